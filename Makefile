@@ -1,0 +1,41 @@
+# Every target makes its own virtual environment; `python3`, a C++ compiler and `make` are all it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NATIVE := $(wildcard fastsdm/backends/native/*)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check fix bench gpu sanitize clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | column -t -s '|'
+
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	# torch first: with it in place nothing else may choose another build of it.
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(STAMP)  ## make the virtual environment with everything in it
+
+demo: $(STAMP)  ## the main job on a real volume: times, a short training, a figure under out/
+	$(BIN)/fastsdm demo --out out
+
+test: $(STAMP)  ## the test suite
+	$(BIN)/python -m pytest -m "not gpu" -n 2
+
+check: $(STAMP)  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(STAMP)  ## format, and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the virtual environment and everything built
+	rm -rf $(VENV) build out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,17 @@
+"""Exact signed distance maps on the fly, for training with distance-based losses."""
+
+from fastsdm._errors import BackendUnavailableError
+from fastsdm.registry import BackendStatus, backends, use_backend
+from fastsdm.sdm import distance_transform, signed_distance
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendStatus",
+    "BackendUnavailableError",
+    "__version__",
+    "backends",
+    "distance_transform",
+    "signed_distance",
+    "use_backend",
+]

@@ -1,0 +1,65 @@
+"""Numpy and cupy arrays in and out: every layer below sees torch tensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+ArrayT = TypeVar("ArrayT")
+
+
+class _Writable:
+    """Lends a read-only numpy buffer as a writable one, which torch insists on; nothing writes to it."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+        self.owner = array
+
+
+def as_tensor(array: object, name: str) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
+    """The array as a torch tensor, without a copy where possible, and the way back to its own kind.
+
+    Raises:
+        TypeError: neither a torch tensor, nor a numpy array, nor a cupy array.
+    """
+    if isinstance(array, torch.Tensor):
+        plain = array.detach()
+        if type(plain) is not torch.Tensor:  # a subclass, such as an image with its affine
+            plain = plain.as_subclass(torch.Tensor)
+        return plain, _unchanged
+    if isinstance(array, np.ndarray):
+        return tensor_from_numpy(array, name), torch.Tensor.numpy
+    if type(array).__module__.partition(".")[0] == "cupy":
+        import cupy  # noqa: PLC0415  # already loaded by whoever made the array
+
+        return torch.utils.dlpack.from_dlpack(array), cupy.from_dlpack
+    raise TypeError(
+        f"{name}: must be a torch tensor, a numpy array or a cupy array, got {type(array).__name__}"
+    )
+
+
+def tensor_from_numpy(array: np.ndarray[Any, Any], name: str) -> torch.Tensor:
+    """A tensor over the array's memory; a copy only of what torch cannot address in place.
+
+    Raises:
+        TypeError: a dtype that torch has no counterpart of.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name}: must hold booleans, integers or floats, got dtype {array.dtype}")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    if not array.flags.writeable:
+        array = np.asarray(_Writable(array))
+    return torch.from_numpy(array)
+
+
+def _unchanged(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor

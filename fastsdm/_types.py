@@ -1,0 +1,49 @@
+"""Names of types that every layer shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeAlias
+
+import torch
+
+Convention: TypeAlias = Literal["kervadec", "kervadec-literal", "plain", "midline"]
+EmptyPolicy: TypeAlias = Literal["inf", "zero", "max", "raise"]
+#: One number, one per axis, or an array-like ``[..., ndim]`` with one row per sample.
+SpacingLike: TypeAlias = "float | Sequence[Any] | torch.Tensor | Any"
+
+
+class Backend(Protocol):
+    """One way to compute plain signed maps; it holds no policy and never falls back."""
+
+    @property
+    def name(self) -> str:
+        """The name users select it by."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether distances are exact up to float32 rounding."""
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """None where the backend can run on ``device``, else the reason and the fix."""
+
+    def signed_distance(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int],
+        spacing: torch.Tensor,
+        max_distance: float | None,
+    ) -> torch.Tensor:
+        """The plain map of every class of every sample.
+
+        Args:
+            labels: ``[B, *S]``, integer or bool, contiguous, with 2 or 3 spatial axes.
+            classes: K label values.
+            spacing: ``[B, ndim]`` float64 on the CPU, positive and finite.
+            max_distance: distances beyond it need not be exact: such a voxel must read a finite
+                value of the right sign whose magnitude is at least ``max_distance``.
+
+        Returns:
+            ``[B, K, *S]`` float32 on the labels' device: ``+d_out`` outside, ``-d_in`` inside, ``+inf``
+            where the class is absent from the sample, ``-inf`` where it fills it.
+        """

@@ -1,0 +1,182 @@
+"""Checks at the public boundary: every message names the argument, the rule and the value received."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+import torch
+
+from fastsdm._types import Convention, EmptyPolicy, SpacingLike
+
+_FLOAT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_UNSIGNED_BITS = {torch.uint8: 8, torch.uint16: 16, torch.uint32: 32, torch.uint64: 64}
+
+
+def choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name}: must be one of {', '.join(map(repr, allowed))}; got {value!r}")
+
+
+def convention(value: str) -> None:
+    """Raise ValueError unless it is a known convention."""
+    choice("convention", value, get_args(Convention))
+
+
+def empty_policy(value: str) -> None:
+    """Raise ValueError unless it is a known policy for empty classes."""
+    choice("empty", value, get_args(EmptyPolicy))
+
+
+def spatial_dims(value: int) -> None:
+    """Raise ValueError unless it is 2 or 3."""
+    if value not in (2, 3):
+        raise ValueError(f"spatial_dims: must be 2 or 3, got {value!r}")
+
+
+def max_distance(value: object) -> None:
+    """Raise unless it is None or a positive finite number."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"max_distance: must be None or a number, got {type(value).__name__}")
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"max_distance: must be positive and finite, got {value!r}")
+
+
+def float_dtype(value: object) -> torch.dtype:
+    """The torch dtype that ``value`` (a torch or numpy dtype, its name, or None for float32) stands for."""
+    if value is None:
+        return torch.float32
+    dtype = value
+    if not isinstance(value, torch.dtype):
+        try:
+            name = "bfloat16" if value == "bfloat16" else np.dtype(value).name  # type: ignore[call-overload]  # checked here
+        except TypeError:
+            name = ""
+        dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or dtype not in _FLOAT_DTYPES:
+        raise ValueError(f"dtype: must be float32, float64, float16 or bfloat16, got {value!r}")
+    return dtype
+
+
+def target_layout(target: torch.Tensor, ndim: int, name: str = "target") -> None:
+    """Raise unless the tensor has at least ``ndim`` axes and a dtype that can hold labels."""
+    if target.ndim < ndim:
+        raise ValueError(
+            f"{name}: must have at least {ndim} axes for spatial_dims={ndim}, got shape {tuple(target.shape)}"
+        )
+    if target.is_complex() or target.is_quantized:
+        raise TypeError(f"{name}: must hold booleans, integers or floats, got dtype {target.dtype}")
+
+
+def float_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> None:
+    """Raise for values that are no labels; only where looking at them does not stall an accelerator."""
+    if target.device.type != "cpu" or not target.is_floating_point():
+        return
+    if target.isnan().any():
+        raise ValueError(f"{name}: must not contain NaN")
+    if whole and not torch.equal(target, target.round()):
+        fraction = target[target != target.round()][0].item()
+        raise ValueError(f"{name}: float label maps must hold whole numbers, got {fraction!r}")
+
+
+def class_values(classes: object, dtype: torch.dtype) -> list[int]:
+    """The label values that ``classes`` (how many, or which) asks for.
+
+    Raises:
+        TypeError: neither an integer nor a sequence of integers.
+        ValueError: fewer than one class, a value twice, or one that ``dtype`` cannot hold.
+    """
+    if isinstance(classes, numbers.Integral) and not isinstance(classes, bool):
+        if classes < 1:
+            raise ValueError(f"classes: must be at least 1, got {classes!r}")
+        values = list(range(int(classes)))
+    elif isinstance(classes, str) or not isinstance(classes, (Sequence, np.ndarray)):
+        raise TypeError(
+            f"classes: must be None, a count or a sequence of label values, got {type(classes).__name__}"
+        )
+    else:
+        wrong = [
+            value for value in classes if isinstance(value, bool) or not isinstance(value, numbers.Integral)
+        ]
+        if wrong:
+            raise TypeError(f"classes: must hold integers, got {wrong[0]!r}")
+        values = [int(value) for value in classes]
+    if not values:
+        raise ValueError("classes: must name at least one label value, got an empty sequence")
+    if len(set(values)) != len(values):
+        raise ValueError(f"classes: must not name a label value twice, got {values}")
+    low, high = _label_range(dtype)
+    outside = [value for value in values if not low <= value <= high]
+    if outside:
+        raise ValueError(
+            f"classes: every value must fit the target's dtype {dtype} ({low} to {high}), got {outside[0]}"
+        )
+    return values
+
+
+def spacing_rows(value: SpacingLike, leading: Sequence[int], ndim: int) -> torch.Tensor:
+    """Spacing of every sample, ``[prod(leading), ndim]`` float64 on the CPU.
+
+    Only shape and type are checked: the values of a tensor may be unknown while a graph is traced.
+
+    Raises:
+        TypeError: not numbers.
+        ValueError: a shape that is neither scalar, ``[ndim]``, nor ``[*first leading axes, ndim]``;
+            or a tensor on an accelerator.
+    """
+    rows = _spacing_tensor(value)
+    leading = tuple(leading)
+    if rows.ndim == 0:
+        rows = rows.expand(ndim)
+    per_sample = tuple(rows.shape[:-1])
+    if rows.shape[-1] != ndim or per_sample != leading[: len(per_sample)]:
+        raise ValueError(
+            f"spacing: must be a number, {ndim} numbers (one per spatial axis), or one such row per sample "
+            f"with leading axes {leading}; got shape {tuple(rows.shape)}"
+        )
+    rows = rows.reshape(*per_sample, *(1 for _ in leading[len(per_sample) :]), ndim)
+    return rows.expand(*leading, ndim).reshape(-1, ndim) if leading else rows.reshape(1, ndim)
+
+
+def spacing_values(spacing: torch.Tensor) -> None:
+    """Raise ValueError unless every value is positive and finite."""
+    if not bool(((spacing > 0) & spacing.isfinite()).all()):
+        wrong = spacing[~((spacing > 0) & spacing.isfinite())][0].item()
+        raise ValueError(f"spacing: must be positive and finite, got {wrong!r}")
+
+
+def _spacing_tensor(value: SpacingLike) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        if value.device.type != "cpu":
+            raise ValueError(
+                f"spacing: must be on the CPU (reading it from {value.device} would stall that device); "
+                "pass spacing.cpu()"
+            )
+        if value.is_complex() or value.dtype == torch.bool:
+            raise TypeError(f"spacing: must hold numbers, got dtype {value.dtype}")
+        return value.detach().to(torch.float64)
+    if isinstance(value, (bool, str)):
+        raise TypeError(f"spacing: must be a number or numbers, got {value!r}")
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    try:
+        return torch.tensor(value, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"spacing: must be a number or rows of equal length, got {value!r}") from error
+
+
+def _label_range(dtype: torch.dtype) -> tuple[int, int]:
+    if dtype == torch.bool:
+        return 0, 1
+    if dtype.is_floating_point:  # converted to int64 before it reaches a backend
+        dtype = torch.int64
+    if dtype in _UNSIGNED_BITS:
+        return 0, 2 ** _UNSIGNED_BITS[dtype] - 1
+    info = torch.iinfo(dtype)
+    return int(info.min), int(info.max)
