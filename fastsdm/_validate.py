@@ -92,21 +92,20 @@ def class_values(classes: object, dtype: torch.dtype) -> list[int]:
         TypeError: neither an integer nor a sequence of integers.
         ValueError: fewer than one class, a value twice, or one that ``dtype`` cannot hold.
     """
-    if isinstance(classes, numbers.Integral) and not isinstance(classes, bool):
-        if classes < 1:
-            raise ValueError(f"classes: must be at least 1, got {classes!r}")
-        values = list(range(int(classes)))
-    elif isinstance(classes, str) or not isinstance(classes, (Sequence, np.ndarray)):
+    if isinstance(classes, (bool, str)) or not isinstance(classes, (numbers.Integral, Sequence, np.ndarray)):
         raise TypeError(
             f"classes: must be None, a count or a sequence of label values, got {type(classes).__name__}"
         )
+    if isinstance(classes, numbers.Integral):
+        if int(classes) < 1:
+            raise ValueError(f"classes: must be at least 1, got {classes!r}")
+        values = list(range(int(classes)))
     else:
-        wrong = [
-            value for value in classes if isinstance(value, bool) or not isinstance(value, numbers.Integral)
-        ]
-        if wrong:
-            raise TypeError(f"classes: must hold integers, got {wrong[0]!r}")
-        values = [int(value) for value in classes]
+        values = []
+        for value in classes:
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+                raise TypeError(f"classes: must hold integers, got {value!r}")
+            values.append(int(value))
     if not values:
         raise ValueError("classes: must name at least one label value, got an empty sequence")
     if len(set(values)) != len(values):

@@ -120,7 +120,7 @@ def shells(shape: Sequence[int], *, classes: int = 4, thickness: float = 3.0) ->
     squared = np.zeros(shape)
     for axis, size in zip(axes, shape, strict=True):
         squared = squared + (axis - (size - 1) / 2) ** 2
-    return (np.sqrt(squared) / thickness).astype(np.int64) % classes
+    return np.asarray((np.sqrt(squared) / thickness).astype(np.int64) % classes)
 
 
 def vessels(shape: Sequence[int], *, count: int = 12, seed: int = 0) -> Array:
