@@ -33,7 +33,7 @@ def as_tensor(array: object, name: str) -> tuple[torch.Tensor, Callable[[torch.T
             plain = plain.as_subclass(torch.Tensor)
         return plain, _unchanged
     if isinstance(array, np.ndarray):
-        return tensor_from_numpy(array, name), torch.Tensor.numpy
+        return tensor_from_numpy(array, name), _to_numpy
     if type(array).__module__.partition(".")[0] == "cupy":
         import cupy  # noqa: PLC0415  # already loaded by whoever made the array
 
@@ -63,3 +63,9 @@ def tensor_from_numpy(array: np.ndarray[Any, Any], name: str) -> torch.Tensor:
 
 def _unchanged(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
+
+
+def _to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    if tensor.dtype == torch.bfloat16:
+        raise ValueError("dtype: numpy has no bfloat16; ask for float32, float64 or float16")
+    return tensor.numpy()

@@ -61,35 +61,19 @@ def signed_distance(
         BackendUnavailableError: the backend asked for cannot run, with the reason and the fix.
     """
     labels, restore = as_tensor(target, "target")
-    _validate.spatial_dims(spatial_dims)
-    _validate.target_layout(labels, spatial_dims)
-    _validate.convention(convention)
-    _validate.empty_policy(empty)
-    _validate.max_distance(max_distance)
-    result_dtype = _validate.float_dtype(dtype)
-    leading, shape = labels.shape[: labels.ndim - spatial_dims], labels.shape[labels.ndim - spatial_dims :]
-    rows = _validate.spacing_rows(spacing, leading, spatial_dims)
-    if not torch.compiler.is_compiling():
-        _validate.float_labels(labels, whole=classes is not None)
-
-    if classes is None:
-        values = [1]
-        labels = labels if labels.dtype == torch.bool else labels != 0
-    else:
-        values = _validate.class_values(classes, labels.dtype)
-        labels = labels.long() if labels.is_floating_point() else labels
-    maps = _signed_distance(
-        labels.reshape(math.prod(leading), *shape),
-        rows,
-        values,
-        convention,
-        empty,
-        None if max_distance is None else float(max_distance),
-        result_dtype,
-        backend,
+    maps = _checked_map(
+        labels,
+        "target",
+        classes=classes,
+        spatial_dims=spatial_dims,
+        spacing=spacing,
+        convention=convention,
+        empty=empty,
+        max_distance=max_distance,
+        dtype=dtype,
+        backend=backend,
     )
-    axes = (*leading, *shape) if classes is None else (*leading, len(values), *shape)
-    return cast("ArrayT", restore(maps.reshape(axes)))
+    return cast("ArrayT", restore(maps))
 
 
 def distance_transform(
@@ -119,15 +103,62 @@ def distance_transform(
         TypeError, ValueError, BackendUnavailableError: as in :func:`signed_distance`.
     """
     tensor, restore = as_tensor(mask, "mask")
-    plain = signed_distance(
+    plain = _checked_map(
         tensor,
+        "mask",
+        classes=None,
         spatial_dims=spatial_dims,
         spacing=spacing,
         convention="plain",
+        empty="inf",
         max_distance=max_distance,
+        dtype=None,
         backend=backend,
     )
     return cast("ArrayT", restore(plain.neg_().clamp_(min=0)))
+
+
+def _checked_map(
+    labels: torch.Tensor,
+    name: str,
+    *,
+    classes: int | Sequence[int] | None,
+    spatial_dims: int,
+    spacing: SpacingLike,
+    convention: str,
+    empty: str,
+    max_distance: float | None,
+    dtype: object,
+    backend: str,
+) -> torch.Tensor:
+    _validate.spatial_dims(spatial_dims)
+    _validate.target_layout(labels, spatial_dims, name)
+    _validate.convention(convention)
+    _validate.empty_policy(empty)
+    _validate.max_distance(max_distance)
+    result_dtype = _validate.float_dtype(dtype)
+    leading, shape = labels.shape[: labels.ndim - spatial_dims], labels.shape[labels.ndim - spatial_dims :]
+    rows = _validate.spacing_rows(spacing, leading, spatial_dims)
+    if not torch.compiler.is_compiling():
+        _validate.float_labels(labels, whole=classes is not None, name=name)
+
+    if classes is None:
+        values = [1]
+        labels = labels if labels.dtype == torch.bool else labels != 0
+    else:
+        values = _validate.class_values(classes, labels.dtype)
+        labels = labels.long() if labels.is_floating_point() else labels
+    maps: torch.Tensor = _signed_distance(
+        labels.reshape(math.prod(leading), *shape),
+        rows,
+        values,
+        convention,
+        empty,
+        None if max_distance is None else float(max_distance),
+        result_dtype,
+        backend,
+    )
+    return maps.reshape((*leading, *shape) if classes is None else (*leading, len(values), *shape))
 
 
 @torch.library.custom_op("fastsdm::signed_distance", mutates_args=())

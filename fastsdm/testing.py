@@ -137,7 +137,7 @@ def vessels(shape: Sequence[int], *, count: int = 12, seed: int = 0) -> Array:
 
 def checkerboard(shape: Sequence[int]) -> Array:
     """Alternating voxels: every distance is the smallest spacing."""
-    return (np.indices(shape).sum(axis=0) % 2).astype(np.uint8)
+    return np.asarray(np.indices(shape).sum(axis=0) % 2, dtype=np.uint8)
 
 
 def noise(shape: Sequence[int], *, fraction: float = 0.5, seed: int = 0) -> Array:

@@ -1,0 +1,68 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from fastsdm import registry, testing
+from fastsdm._types import Backend
+
+torch.set_num_threads(2)
+
+
+@dataclass(frozen=True)
+class BackendUnderTest:
+    """A backend on a device, called as the public function calls it."""
+
+    backend: Backend
+    device: str
+
+    @property
+    def tolerance(self) -> testing.Tolerance:
+        return testing.EXACT if self.backend.exact else testing.APPROXIMATE
+
+    def plain_map(
+        self,
+        labels: np.ndarray | torch.Tensor,
+        classes: tuple[int, ...],
+        spacing: np.ndarray,
+        max_distance: float | None = None,
+    ) -> np.ndarray:
+        maps = self.backend.signed_distance(
+            torch.as_tensor(labels).contiguous().to(self.device),
+            classes,
+            torch.as_tensor(spacing, dtype=torch.float64),
+            max_distance,
+        )
+        assert maps.dtype == torch.float32
+        assert maps.device.type == self.device
+        assert maps.shape == (labels.shape[0], len(classes), *labels.shape[1:])
+        return maps.cpu().numpy()
+
+
+def _backends_under_test() -> list:
+    on_cpu = ["native", "scipy", "torch"]
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        on_cpu = ["triton"]
+    params = [pytest.param((name, "cpu"), id=f"{name}-cpu") for name in on_cpu]
+    on_cuda = registry.AUTO_ORDER["cuda"]
+    return params + [
+        pytest.param((name, "cuda"), id=f"{name}-cuda", marks=pytest.mark.gpu) for name in on_cuda
+    ]
+
+
+@pytest.fixture(params=_backends_under_test())
+def under_test(request: pytest.FixtureRequest) -> BackendUnderTest:
+    name, device = request.param
+    backend = registry.get(name)
+    reason = backend.unavailable(torch.device(device))
+    if reason is not None:
+        if device == "cpu":
+            pytest.fail(f"{name} must run here, but: {reason}")
+        pytest.skip(f"{name} on {device}: {reason}")
+    return BackendUnderTest(backend, device)

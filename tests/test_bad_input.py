@@ -1,0 +1,102 @@
+"""Bad input: the message names the argument, the rule and the value."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import fastsdm
+
+MASK = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"target": [[1, 0]]}, TypeError, "target: must be a torch tensor, a numpy array or .* got list"),
+        (
+            {"target": torch.zeros(3, 4)},
+            ValueError,
+            r"target: must have at least 3 axes .* got shape \(3, 4\)",
+        ),
+        (
+            {"target": torch.zeros(3, 4, 5, dtype=torch.complex64)},
+            TypeError,
+            "target: must hold .* got dtype torch.complex64",
+        ),
+        ({"target": np.zeros((3, 4, 5), object)}, TypeError, "target: .* got dtype object"),
+        ({"target": np.zeros((3, 4, 5), np.longdouble)}, TypeError, "target: .* got dtype"),
+        ({"target": torch.full((3, 4, 5), torch.nan)}, ValueError, "target: must not contain NaN"),
+        (
+            {"target": torch.full((3, 4, 5), 1.5), "classes": 2},
+            ValueError,
+            "target: .* whole numbers, got 1.5",
+        ),
+        ({"spatial_dims": 4}, ValueError, "spatial_dims: must be 2 or 3, got 4"),
+        ({"spacing": -1.0}, ValueError, "spacing: must be positive and finite, got -1.0"),
+        ({"spacing": 0}, ValueError, "spacing: must be positive and finite, got 0.0"),
+        ({"spacing": (1, 1, float("inf"))}, ValueError, "spacing: must be positive and finite, got inf"),
+        ({"spacing": float("nan")}, ValueError, "spacing: must be positive and finite, got nan"),
+        ({"spacing": (1, 1)}, ValueError, r"spacing: must be a number, 3 numbers .* got shape \(2,\)"),
+        ({"spacing": np.ones((3, 3))}, ValueError, r"spacing: .* leading axes \(2,\); got shape \(3, 3\)"),
+        ({"spacing": "fine"}, TypeError, "spacing: must be a number or numbers, got 'fine'"),
+        ({"spacing": [[1, 1, 1], [1]]}, TypeError, "spacing: must be a number or rows of equal length"),
+        ({"spacing": None}, TypeError, "spacing: .* got None"),
+        ({"spacing": torch.ones(3, dtype=torch.bool)}, TypeError, "spacing: must hold numbers, got dtype"),
+        (
+            {"spacing": torch.ones(3, device="meta")},
+            ValueError,
+            r"spacing: must be on the CPU .* spacing.cpu\(\)",
+        ),
+        ({"classes": 0}, ValueError, "classes: must be at least 1, got 0"),
+        ({"classes": []}, ValueError, "classes: must name at least one"),
+        ({"classes": [1, 2, 1]}, ValueError, r"classes: must not name a label value twice, got \[1, 2, 1\]"),
+        ({"classes": [1, 256]}, ValueError, r"classes: .* dtype torch.uint8 \(0 to 255\), got 256"),
+        ({"classes": [-1]}, ValueError, "classes: .* got -1"),
+        ({"classes": "12"}, TypeError, "classes: must be None, a count or a sequence .* got str"),
+        ({"classes": [1.5]}, TypeError, "classes: must hold integers, got 1.5"),
+        ({"classes": True}, TypeError, "classes: .* got bool"),
+        ({"convention": "signed"}, ValueError, "convention: must be one of 'kervadec', .* got 'signed'"),
+        ({"empty": "nan"}, ValueError, "empty: must be one of 'inf', 'zero', 'max', 'raise'; got 'nan'"),
+        ({"max_distance": 0}, ValueError, "max_distance: must be positive and finite, got 0"),
+        ({"max_distance": float("inf")}, ValueError, "max_distance: must be positive and finite, got inf"),
+        ({"max_distance": float("nan")}, ValueError, "max_distance: must be positive and finite, got nan"),
+        ({"max_distance": "4"}, TypeError, "max_distance: must be None or a number, got str"),
+        ({"dtype": torch.int32}, ValueError, "dtype: must be float32, .* got torch.int32"),
+        ({"dtype": "int8"}, ValueError, "dtype: must be float32, .* got 'int8'"),
+        ({"dtype": "no"}, ValueError, "dtype: must be float32, .* got 'no'"),
+        ({"backend": "cuda"}, ValueError, "backend: must be 'auto' or one of 'cucim', .* got 'cuda'"),
+    ],
+)
+def test_signed_distance(arguments, error, message) -> None:
+    arguments = {"target": MASK, **arguments}
+    with pytest.raises(error, match=message):
+        fastsdm.signed_distance(arguments.pop("target"), **arguments)
+
+
+def test_bfloat16_has_no_numpy_counterpart() -> None:
+    with pytest.raises(ValueError, match="dtype: numpy has no bfloat16"):
+        fastsdm.signed_distance(MASK.numpy(), dtype=torch.bfloat16)
+
+
+def test_distance_transform_names_its_own_argument() -> None:
+    with pytest.raises(ValueError, match=r"mask: must have at least 3 axes .* got shape \(3,\)"):
+        fastsdm.distance_transform(torch.zeros(3))
+    with pytest.raises(TypeError, match="mask: must be a torch tensor"):
+        fastsdm.distance_transform("mask")
+
+
+def test_use_backend_refuses_unknown_names() -> None:
+    with pytest.raises(ValueError, match="backend: must be 'auto' or one of"), fastsdm.use_backend("fast"):
+        pass
+
+
+def test_a_named_backend_never_falls_back() -> None:
+    with pytest.raises(fastsdm.BackendUnavailableError, match="backend 'cucim' is unavailable: "):
+        fastsdm.signed_distance(MASK, backend="cucim")
+    with (
+        pytest.raises(fastsdm.BackendUnavailableError, match=r"backend 'native' is unavailable: .*meta"),
+        fastsdm.use_backend("native"),
+    ):
+        fastsdm.registry.select("auto", torch.device("meta"))

@@ -1,0 +1,235 @@
+"""The public functions: shapes, kinds, conventions, empty classes, clamping."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+import fastsdm
+from fastsdm import testing
+
+SPACING = (2.0, 0.5, 0.9)
+
+
+def plain_truth(mask: np.ndarray, spacing=1.0) -> np.ndarray:
+    return ndimage.distance_transform_edt(~mask, sampling=spacing) - ndimage.distance_transform_edt(
+        mask, sampling=spacing
+    )
+
+
+@pytest.fixture
+def mask() -> np.ndarray:
+    return testing.blobs((12, 13, 17), sigma=2).astype(bool)
+
+
+@pytest.mark.parametrize("spacing", [1.0, SPACING])
+@pytest.mark.parametrize("convention", ["kervadec", "kervadec-literal", "plain", "midline"])
+def test_conventions(mask, convention, spacing) -> None:
+    truth = plain_truth(mask, spacing)
+    h = np.min(spacing)
+    shift = {"kervadec": (0, h), "kervadec-literal": (0, 1), "plain": (0, 0), "midline": (-h / 2, h / 2)}
+    outside, inside = shift[convention]
+    expected = np.where(mask, truth + inside, truth + outside)
+    got = fastsdm.signed_distance(mask, spacing=spacing, convention=convention)
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_default_convention_is_the_published_recipe(mask) -> None:
+    outside = ~mask
+    published = ndimage.distance_transform_edt(outside) * outside
+    published -= (ndimage.distance_transform_edt(mask) - 1) * mask
+    np.testing.assert_allclose(fastsdm.signed_distance(mask), published, rtol=1e-6, atol=1e-6)
+
+
+def test_kervadec_keeps_the_sign_where_the_published_shift_loses_it(mask) -> None:
+    fine = {"spacing": 0.4}
+    assert fastsdm.signed_distance(mask, **fine)[mask].max() <= 0
+    literal = fastsdm.signed_distance(mask, convention="kervadec-literal", **fine)
+    assert literal[mask].max() == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("empty", "limit", "value"),
+    [
+        ("inf", None, math.inf),
+        ("inf", 7.5, 7.5),
+        ("zero", None, 0.0),
+        ("zero", 7.5, 0.0),
+        ("max", None, math.hypot(3 * 2.0, 4 * 0.5, 5 * 0.9)),
+        ("max", 7.5, 7.5),
+    ],
+)
+@pytest.mark.parametrize("convention", ["kervadec", "midline"])
+def test_empty_policies(full, empty, limit, value, convention) -> None:
+    labels = torch.full((3, 4, 5), int(full))
+    got = fastsdm.signed_distance(
+        labels, spacing=SPACING, empty=empty, max_distance=limit, convention=convention
+    )
+    torch.testing.assert_close(got, torch.full((3, 4, 5), -value if full else value))
+
+
+def test_empty_policy_leaves_other_classes_alone() -> None:
+    labels = torch.zeros(2, 6, 6, 6, dtype=torch.uint8)
+    labels[1, 2:4, 2:4, 2:4] = 1
+    got = fastsdm.signed_distance(labels, classes=3, empty="zero")
+    assert got.isfinite().all()
+    assert (got[0] == 0).all()
+    assert (got[1, 2] == 0).all()
+    np.testing.assert_array_equal(got[1, 1], fastsdm.signed_distance(labels[1] == 1))
+
+
+@pytest.mark.parametrize(("fill", "lacks"), [(2, "outside"), (3, "inside")])
+def test_empty_raise_names_sample_and_class(fill, lacks) -> None:
+    labels = torch.from_numpy(testing.noise((3, 4, 4, 4)) * 2)
+    assert fastsdm.signed_distance(labels, classes=[0, 2], empty="raise").isfinite().all()
+    labels[1] = fill
+    with pytest.raises(ValueError, match=f"class 2 of sample 1 has no {lacks} voxel"):
+        fastsdm.signed_distance(labels, classes=[2], empty="raise")
+
+
+@pytest.mark.parametrize("convention", ["kervadec", "kervadec-literal", "plain", "midline"])
+@pytest.mark.parametrize("spacing", [1.0, SPACING])
+@pytest.mark.parametrize("limit", [0.3, 1.0, 2.2, 4.0])
+def test_max_distance_clamps_after_the_shift(mask, convention, spacing, limit) -> None:
+    whole = fastsdm.signed_distance(mask, spacing=spacing, convention=convention)
+    clamped = fastsdm.signed_distance(mask, spacing=spacing, convention=convention, max_distance=limit)
+    np.testing.assert_allclose(clamped, np.clip(whole, -limit, limit), rtol=1e-6)
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (2,), (2, 3), (0,), (2, 0), (2, 1, 2)])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_leading_dimensions(leading, ndim) -> None:
+    shape = (5, 6, 7)[-ndim:]
+    masks = testing.noise((*leading, *shape), seed=3)
+    got = fastsdm.signed_distance(masks, spatial_dims=ndim, convention="plain")
+    assert got.shape == masks.shape
+    for index in np.ndindex(leading):
+        np.testing.assert_allclose(got[index], plain_truth(masks[index] > 0), rtol=1e-6)
+    by_class = fastsdm.signed_distance(masks, classes=2, spatial_dims=ndim, convention="plain")
+    assert by_class.shape == (*leading, 2, *shape)
+    np.testing.assert_array_equal(by_class.take(1, axis=len(leading)), got)
+
+
+def test_spacing_scalar_per_axis_and_per_sample() -> None:
+    masks = testing.noise((2, 3, 5, 6, 7), seed=1)
+    rows = np.array([[1.0, 2.0, 3.0], [0.5, 0.7, 0.9]])
+    got = fastsdm.signed_distance(masks, spacing=rows)
+    for sample in range(2):
+        alone = fastsdm.signed_distance(masks[sample], spacing=rows[sample].tolist())
+        np.testing.assert_array_equal(got[sample], alone)
+    for same in (rows.tolist(), torch.from_numpy(rows), torch.from_numpy(rows)[:, None].expand(2, 3, 3)):
+        np.testing.assert_array_equal(fastsdm.signed_distance(masks, spacing=same), got)
+    scaled = fastsdm.signed_distance(masks, spacing=2)
+    np.testing.assert_array_equal(scaled, 2 * fastsdm.signed_distance(masks))
+
+
+def test_label_map_equals_its_one_hot() -> None:
+    labels = torch.from_numpy(testing.shells((9, 10, 11), classes=4))[None]
+    one_hot = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1)
+    by_class = fastsdm.signed_distance(labels, classes=4)
+    assert torch.equal(by_class, fastsdm.signed_distance(one_hot))
+    assert torch.equal(by_class, fastsdm.signed_distance(one_hot.float()))
+    assert torch.equal(by_class[:, [3, 1]], fastsdm.signed_distance(labels, classes=[3, 1]))
+
+
+def test_non_zero_is_inside_whatever_the_value() -> None:
+    mask = testing.noise((6, 7, 8))
+    expected = fastsdm.signed_distance(mask)
+    for other in (mask * 255, mask.astype(np.int64) * -5, mask * 0.25, mask.astype(np.uint16) * 40000):
+        np.testing.assert_array_equal(fastsdm.signed_distance(other), expected)
+
+
+def test_strided_inputs() -> None:
+    labels = testing.shells((8, 9, 10), classes=3)
+    views = [labels.T, labels[::-1], labels[::2, 1:, ::3], np.asfortranarray(labels), labels.astype(">i4")]
+    for view in views:
+        expected = fastsdm.signed_distance(np.ascontiguousarray(view).astype(np.int64), classes=3)
+        np.testing.assert_array_equal(fastsdm.signed_distance(view, classes=3), expected)
+    tensor = torch.from_numpy(labels)
+    for view in (tensor.permute(2, 0, 1), tensor[:, ::2], tensor[:, :1].expand(-1, 9, -1)):
+        expected = fastsdm.signed_distance(view.contiguous(), classes=3)
+        assert torch.equal(fastsdm.signed_distance(view, classes=3), expected)
+
+
+def test_read_only_arrays_are_read_in_place_and_left_alone() -> None:
+    mask = testing.noise((6, 7, 8))
+    before = mask.copy()
+    mask.flags.writeable = False
+    np.testing.assert_array_equal(fastsdm.signed_distance(mask), fastsdm.signed_distance(before))
+    np.testing.assert_array_equal(mask, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_result_dtype(mask, dtype) -> None:
+    exact = fastsdm.signed_distance(torch.from_numpy(mask))
+    got = fastsdm.signed_distance(torch.from_numpy(mask), dtype=dtype)
+    assert got.dtype == dtype
+    assert torch.equal(got, exact.to(dtype))
+    name = str(dtype).removeprefix("torch.")
+    assert fastsdm.signed_distance(torch.from_numpy(mask), dtype=name).dtype == dtype
+
+
+def test_numpy_in_numpy_out(mask) -> None:
+    got = fastsdm.signed_distance(mask, dtype=np.float64)
+    assert isinstance(got, np.ndarray)
+    assert got.dtype == np.float64
+
+
+def test_tensor_subclasses_and_gradients_stay_out() -> None:
+    class Image(torch.Tensor):
+        pass
+
+    mask = torch.from_numpy(testing.noise((4, 5, 6))).float()
+    expected = fastsdm.signed_distance(mask)
+    assert type(fastsdm.signed_distance(mask.as_subclass(Image))) is torch.Tensor
+    got = fastsdm.signed_distance(mask.requires_grad_())
+    assert torch.equal(got, expected)
+    assert not got.requires_grad
+
+
+@pytest.mark.parametrize("spacing", [1.0, SPACING])
+def test_distance_transform_is_scipys(mask, spacing) -> None:
+    got = fastsdm.distance_transform(mask, spacing=spacing)
+    np.testing.assert_allclose(got, ndimage.distance_transform_edt(mask, sampling=spacing), rtol=1e-6)
+
+
+def test_distance_transform_without_a_zero_voxel() -> None:
+    masks = torch.ones(2, 3, 4, 5)
+    masks[1] = 0
+    got = fastsdm.distance_transform(masks)
+    assert (got[0] == math.inf).all()
+    assert (got[1] == 0).all()
+    assert not torch.signbit(got[1]).any()
+    assert (fastsdm.distance_transform(masks, max_distance=3.5)[0] == 3.5).all()
+
+
+def test_use_backend_and_environment(mask, monkeypatch) -> None:
+    calls = []
+    scipy_backend = fastsdm.registry.get("scipy")
+    original = type(scipy_backend).signed_distance
+
+    def recorded(self, *arguments):
+        calls.append("scipy")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(type(scipy_backend), "signed_distance", recorded)
+    fastsdm.signed_distance(mask)
+    assert not calls, "native goes first on the CPU"
+    with fastsdm.use_backend("scipy"):
+        fastsdm.signed_distance(mask)
+        assert len(calls) == 1
+        with fastsdm.use_backend("auto"):
+            fastsdm.signed_distance(mask)
+        fastsdm.signed_distance(mask, backend="native")
+        assert len(calls) == 1
+    monkeypatch.setenv("FASTSDM_BACKEND", "scipy")
+    fastsdm.signed_distance(mask)
+    assert len(calls) == 2
+    with fastsdm.use_backend("native"):
+        fastsdm.signed_distance(mask)
+    assert len(calls) == 2
