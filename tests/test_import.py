@@ -7,7 +7,7 @@ import sys
 
 import fastsdm
 
-OPTIONAL = "triton cupy cucim monai typer rich nibabel nilearn matplotlib torchio dask".split()
+OPTIONAL = ["cucim", "cupy", "dask", "matplotlib", "monai", "nibabel", "nilearn", "rich", "triton", "typer"]
 
 
 def test_import_loads_no_optional_package() -> None:
