@@ -11,8 +11,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # A block that cannot run here (it needs a GPU, say) is preceded by this line and says why.
 BLOCK = re.compile(r"(?P<skip><!-- no-test[^>]*-->\n)?^```python\n(?P<code>.*?)^```", re.M | re.S)
-    r"(?P<skip><!-- no-test[^>]*-->\n)?^```python\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL
-)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
