@@ -66,9 +66,8 @@ def mni_icbm152() -> LabelledVolume:
 
 def _packaged_volume(kind: str) -> Array:
     nibabel = _nibabel()
-    path = (
-        _nilearn_directory() / "datasets" / "data" / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
-    )
+    name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
+    path = _nilearn_directory() / "datasets" / "data" / name
     if not path.is_file():
         raise FileNotFoundError(
             f"mni_icbm152: the installed nilearn does not hold {name} (looked in {path.parent}); "
