@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+import fastsdm.backends  # noqa: F401  # now: imported later it would replace the function of that name
 from fastsdm._errors import BackendUnavailableError
 from fastsdm._types import Backend
 

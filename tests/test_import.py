@@ -26,6 +26,15 @@ def test_import_loads_no_scipy_before_it_is_asked_for() -> None:
     assert done.stdout.strip() == "False"
 
 
+def test_backends_stays_a_function_once_a_backend_is_imported() -> None:
+    code = (
+        "import fastsdm, numpy; fastsdm.signed_distance(numpy.ones((2, 2, 2)), backend='scipy'); "
+        "print(callable(fastsdm.backends))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
 def test_public_names() -> None:
     assert set(fastsdm.__all__) == {
         "BackendStatus",
