@@ -1,0 +1,18 @@
+"""The commands under their names."""
+
+from __future__ import annotations
+
+import typer
+
+from fastsdm.cli.check import check
+from fastsdm.cli.info import info
+
+app = typer.Typer(
+    name="fastsdm",
+    help="Exact signed distance maps of label volumes, and what computes them on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("info")(info)
+app.command("check")(check)

@@ -1,0 +1,63 @@
+"""Proof of who answered: inside a block one backend may work, and it must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn, TypeAlias
+from unittest import mock
+
+import torch
+from scipy import ndimage
+
+import fastsdm
+from fastsdm import registry
+
+_Map: TypeAlias = Callable[..., torch.Tensor]
+
+
+class OtherBackendError(RuntimeError):
+    """Something else than the backend under test did its work, or nobody did."""
+
+
+@contextmanager
+def sole_backend(name: str) -> Iterator[None]:
+    """Bar every backend but ``name``, and scipy's transform beneath, for the length of the block.
+
+    Raises:
+        OtherBackendError: another one was called, even if that was hushed up, or ``name`` was not called.
+    """
+    called: list[str] = []
+    with ExitStack() as stack:
+        for backend_type in {type(registry.get(other)) for other in fastsdm.backends()}:
+            watched = _watched(backend_type.signed_distance, name, called)
+            stack.enter_context(mock.patch.object(backend_type, "signed_distance", watched))
+        if name != "scipy":
+            barred = _barred_function("scipy.ndimage.distance_transform_edt", name, called)
+            stack.enter_context(mock.patch.object(ndimage, "distance_transform_edt", barred))
+        yield
+    others = sorted(set(called) - {name})
+    if others:
+        raise OtherBackendError(f"'{name}' was asked for, but {', '.join(others)} was called")
+    if not called:
+        raise OtherBackendError(f"'{name}' was asked for, but it was not called")
+
+
+def _watched(
+    method: Callable[..., torch.Tensor], name: str, called: list[str]
+) -> Callable[..., torch.Tensor]:
+    def signed_distance(self: Any, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        called.append(self.name)
+        if self.name != name:
+            raise OtherBackendError(f"'{name}' was asked for, but '{self.name}' was called")
+        return method(self, *arguments, **keywords)
+
+    return signed_distance
+
+
+def _barred_function(label: str, name: str, called: list[str]) -> Callable[..., NoReturn]:
+    def barred(*_: Any, **__: Any) -> NoReturn:
+        called.append(label)
+        raise OtherBackendError(f"'{name}' was asked for, but {label} was called")
+
+    return barred
