@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 
-from fastsdm import _validate
+from fastsdm import _conventions, _validate
 from fastsdm._arrays import as_tensor
 from fastsdm._types import Convention, SpacingLike
+from fastsdm.sdm import signed_distance
 
 
 class ArraySource(Protocol):
-    """Whatever gives a torch tensor or a numpy array for a tuple of slices: an array, a memory map, a file."""
+    """Gives a torch tensor or a numpy array for a tuple of slices: an array, a memory map, an open file."""
 
     @property
     def shape(self) -> Sequence[int]:
         """Sizes of the axes."""
 
-    def __getitem__(self, index: tuple[slice, ...], /) -> Any:
-        """The block that the slices cut out."""
+    def __getitem__(self, index: Any, /) -> Any:
+        """The block that a tuple of slices cuts out."""
+
+
+#: One row of whole numbers, or one per patch.
+Starts: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | np.ndarray[Any, Any] | torch.Tensor"
 
 
 def signed_distance_patch(
     labels: ArraySource | Sequence[ArraySource],
-    start: Sequence[int] | Sequence[Sequence[int]] | np.ndarray[Any, Any] | torch.Tensor,
+    start: Starts,
     size: Sequence[int],
     *,
     classes: int | Sequence[int] | None,
@@ -37,57 +44,170 @@ def signed_distance_patch(
     dtype: object = None,
     backend: str = "auto",
 ) -> Any:
-    """Exactly the crop of the whole volume's clamped signed distance map, computed from the patch and a halo.
+    """Exactly the crop of the whole volume's clamped signed distance map, from the patch and a halo alone.
 
-    Equals ``signed_distance(labels, ..., empty="max", max_distance=max_distance)`` of the whole volume, cut
-    to the patch, with the ``classes``, ``spacing`` and ``convention`` given. Only the patch and the voxels
-    around it that ``max_distance`` reaches are read (:func:`patch_halo` says how many), less at the
-    volume's edges. A class that is absent from them reads ``+max_distance``, one that fills them
-    ``-max_distance``: what the whole volume's map reads there too.
+    Equals the patch cut out of ``signed_distance(labels, ..., empty="max")`` of the whole volume, with the
+    same ``classes``, ``spacing``, ``convention`` and ``max_distance``. Only the patch and the voxels around
+    it that ``max_distance`` reaches are read (:func:`patch_halo` tells how many), fewer at the volume's
+    edges. A class absent from them reads ``+max_distance``, one that fills them ``-max_distance``.
 
     Args:
-        labels: one volume ``[*S]``; or one volume per patch, as an array ``[N, *S]`` or as a list of N
-            volumes, whose shapes may differ. Mask or labels as in :func:`fastsdm.signed_distance`. Torch
-            tensors on any device, numpy arrays, memory maps, and objects of other kinds that have a
-            ``shape`` and give an array for a tuple of slices.
-        start: first voxel of the patch, one index per spatial axis; or one such row per patch ``[N, ndim]``.
-        size: shape of the patch, 2 or 3 numbers; the patch must lie inside the volume.
+        labels: one volume ``[*S]`` that all patches are taken from; or one volume per patch, as an array
+            ``[N, *S]`` or as a sequence of N arrays, which may differ in shape. A mask or labels, as in
+            :func:`fastsdm.signed_distance`: torch tensors on any device, numpy arrays, memory maps, and
+            other objects that have a ``shape`` and give an array for a tuple of slices.
+        start: index of the patch's first voxel, ``[ndim]``; or one row per patch, ``[N, ndim]``.
+        size: shape of the patch, 2 or 3 numbers. The patch must lie inside the volume.
         classes: None for a mask, K for the labels 0 to K-1, or the label values themselves.
-        spacing: voxel size: a number, one per axis, or ``[N, ndim]``, one row per patch.
-        max_distance: what the map is clamped to, in the units of ``spacing``.
+        spacing: voxel size: a number, one per spatial axis, or one such row per patch.
+        max_distance: the map is clamped to ``[-max_distance, max_distance]``; in the units of ``spacing``.
         convention: as in :func:`fastsdm.signed_distance`.
-        dtype: of the result; None means float32.
-        backend: ``"auto"``, or the name of one, which then works or raises.
+        dtype: as in :func:`fastsdm.signed_distance`.
+        backend: as in :func:`fastsdm.signed_distance`.
 
     Returns:
-        ``[*size]`` for a mask, ``[K, *size]`` with ``classes``; with a leading N where ``start`` has rows. A
-        torch tensor on the labels' device, a numpy array where the labels are numpy's.
+        ``[*size]`` for a mask, ``[K, *size]`` with ``classes``; ``[N, ...]`` where ``start`` has rows. Kind
+        and device are those of the blocks that ``labels`` gives.
 
     Raises:
         TypeError: an argument of a type that cannot be used.
-        ValueError: an argument out of its range; a patch that does not lie inside its volume.
+        ValueError: an argument out of its range, such as a patch that reaches out of its volume.
         BackendUnavailableError: the backend asked for cannot run, with the reason and the fix.
     """
-    size = _indices("size", size, least=1)
-    ndim = len(size)
-    _validate.spatial_dims(ndim)
-    _validate.convention(convention)
-    _validate.max_distance(max_distance)
-    starts, single = _start_rows(start, ndim)
-    volumes = _volume_per_patch(labels, len(starts), ndim)
-    rows = _validate.spacing_rows(spacing, () if single else (len(starts),), ndim)
-    _validate.spacing_values(rows)
-
+    size = _patch_size(size)
+    starts = _start_rows(start, len(size))
+    is_single = np.ndim(start) == 1
+    volumes = _volume_of_each_patch(labels, len(starts), len(size))
+    rows = _validate.spacing_rows(spacing, () if is_single else (len(starts),), len(size)).tolist()
     blocks = [
         _block(first, size, patch_halo(max_distance, spacing=row, convention=convention), volume.shape)
-        for first, row, volume in zip(starts, rows.tolist(), volumes, strict=True)
+        for first, row, volume in zip(starts, rows, volumes, strict=True)
     ]
-    alike = defaultdict(list)  # patches whose blocks look alike make one batch
-    for number, block in enumerate(blocks):
-        alike[block.shape, block.inner].append(number)
-    maps: list[torch.Tensor] = [torch.empty(0)] * len(blocks)
-    for (_, inner), numbers_ in alike.items():
+
+    # Patches whose blocks have one shape make one batch: all of them, but for those at a volume's edge.
+    alike: dict[object, list[int]] = defaultdict(list)
+    for i, block in enumerate(blocks):
+        alike[block.key].append(i)
+    maps: list[Any] = [None] * len(blocks)
+    for members in alike.values():
         parts, restores = zip(
-            *(as_tensor(volumes[i][blocks[i].outer], "labels") for i in numbers_), strict=True
+            *(as_tensor(volumes[i].read(blocks[i].outer), "labels") for i in members), strict=True
         )
-    ...
+        batch = signed_distance(
+            torch.stack(parts),
+            classes=classes,
+            spatial_dims=len(size),
+            spacing=[rows[i] for i in members],
+            convention=convention,
+            empty="max",
+            max_distance=max_distance,
+            dtype=dtype,
+            backend=backend,
+        )
+        for i, block_map in zip(members, batch, strict=True):
+            maps[i] = block_map[(..., *blocks[i].inner)]
+    return restores[0](maps[0].contiguous() if is_single else torch.stack(maps))
+
+
+def patch_halo(
+    max_distance: float, *, spacing: Sequence[float], convention: Convention = "kervadec"
+) -> tuple[int, ...]:
+    """How many voxels around a patch, along each axis, its map depends on when clamped to ``max_distance``.
+
+    Args:
+        max_distance: what the map is clamped to, in the units of ``spacing``.
+        spacing: voxel size along each axis.
+        convention: as in :func:`fastsdm.signed_distance`; a shifted distance reaches further by the shift.
+
+    Returns:
+        One number per axis.
+
+    Raises:
+        TypeError, ValueError: ``max_distance``, ``spacing`` or ``convention`` cannot be used.
+    """
+    if max_distance is None:
+        raise TypeError("max_distance: must be a number (it bounds the halo), got None")
+    _validate.max_distance(max_distance)
+    _validate.convention(convention)
+    row = torch.tensor([spacing], dtype=torch.float64)
+    _validate.spacing_values(row)
+    limit = _conventions.search_limit(convention, row, max_distance)
+    assert limit is not None
+    # A voxel at the limit itself is taken in: its rounded distance may fall on either side of it.
+    return tuple(math.floor(limit / step * (1 + 1e-6)) for step in spacing)
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """One volume: a source, or one entry along the first axis of a source."""
+
+    source: ArraySource
+    shape: tuple[int, ...]
+    entry: tuple[int, ...] = ()
+
+    def read(self, block: tuple[slice, ...]) -> Any:
+        return self.source[(*self.entry, *block)]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What is read for a patch, in the volume's indices, and where the patch lies in it."""
+
+    outer: tuple[slice, ...]
+    inner: tuple[slice, ...]
+
+    @property
+    def key(self) -> tuple[tuple[int, int, int], ...]:
+        """Equal for blocks of one shape in which the patch lies at the same place."""
+        return tuple((o.stop - o.start, i.start, i.stop) for o, i in zip(self.outer, self.inner, strict=True))
+
+
+def _block(start: Sequence[int], size: Sequence[int], halo: Sequence[int], shape: Sequence[int]) -> _Block:
+    if any(not 0 <= first <= whole - n for first, n, whole in zip(start, size, shape, strict=True)):
+        raise ValueError(
+            f"start: the patch must lie inside its volume of shape {tuple(shape)}, "
+            f"got start {tuple(start)} for size {tuple(size)}"
+        )
+    low = [max(first - margin, 0) for first, margin in zip(start, halo, strict=True)]
+    high = [min(a + n + margin, whole) for a, n, margin, whole in zip(start, size, halo, shape, strict=True)]
+    inner = tuple(slice(a - b, a - b + n) for a, b, n in zip(start, low, size, strict=True))
+    return _Block(tuple(map(slice, low, high)), inner)
+
+
+def _start_rows(start: Starts, ndim: int) -> list[list[int]]:
+    rows = np.asarray(start)
+    if rows.dtype.kind not in "iu":
+        raise TypeError(f"start: must hold whole numbers, got {start!r}")
+    if rows.ndim not in (1, 2) or rows.size == 0 or rows.shape[-1] != ndim:
+        raise ValueError(
+            f"start: must be {ndim} indices (as many as size has), or one such row per patch; "
+            f"got shape {rows.shape}"
+        )
+    listed: list[list[int]] = np.atleast_2d(rows).tolist()
+    return listed
+
+
+def _patch_size(size: Sequence[int]) -> tuple[int, ...]:
+    row = np.asarray(size)
+    if row.dtype.kind not in "iu":
+        raise TypeError(f"size: must hold whole numbers, got {size!r}")
+    if row.shape not in ((2,), (3,)) or row.min() < 1:
+        raise ValueError(f"size: must be 2 or 3 positive numbers, got {size!r}")
+    return tuple(row.tolist())
+
+
+def _volume_of_each_patch(
+    labels: ArraySource | Sequence[ArraySource], count: int, ndim: int
+) -> list[_Volume]:
+    if isinstance(labels, Sequence):
+        volumes = [_Volume(source, tuple(source.shape)) for source in labels]
+    elif len(labels.shape) == ndim:
+        volumes = [_Volume(labels, tuple(labels.shape))] * count
+    else:
+        volumes = [_Volume(labels, tuple(labels.shape[1:]), (i,)) for i in range(labels.shape[0])]
+    if len(volumes) != count or any(len(volume.shape) != ndim for volume in volumes):
+        raise ValueError(
+            f"labels: must be one volume of {ndim} axes (as many as size has), or one such volume for each "
+            f"of the {count} rows of start; got shapes {[volume.shape for volume in volumes]}"
+        )
+    return volumes
