@@ -1,0 +1,222 @@
+"""Random patches under flips, rotation, scaling and elastic deformation, on the device of the volumes.
+
+A distance map made beforehand cannot follow such a deformation: resampled, it no longer holds distances. The
+map of the augmented labels has to be made anew, which is what :func:`fastsdm.signed_distance` is for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from fastsdm import _validate
+from fastsdm._types import SpacingLike
+
+# Root mean square of a uniform cubic B-spline with coefficients of variance 1, along one axis.
+_SPLINE_RMS = math.sqrt(151 / 315)
+
+
+def random_affine_elastic(
+    image: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    size: Sequence[int] | None = None,
+    spacing: SpacingLike = 1.0,
+    flip: float | Sequence[float] = 0.5,
+    rotation: float = 30.0,
+    scaling: tuple[float, float] = (0.8, 1.25),
+    elastic: float = 2.0,
+    elastic_grid: float = 16.0,
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A randomly deformed patch of each image and its labels, resampled once.
+
+    All steps are composed into one position per voxel; the image is read there linearly, the labels at the
+    nearest voxel. Positions outside the volume read 0 in both. Lengths are in the units of ``spacing``, and
+    the patch has the spacing of the volume. The elastic part is a free-form deformation by cubic B-splines
+    (Rueckert et al., IEEE Transactions on Medical Imaging 18, 1999, doi:10.1109/42.796284).
+
+    Args:
+        image: ``[B, C, *S]``, floating point, 2 or 3 spatial axes.
+        labels: ``[B, *S]`` or ``[B, 1, *S]``, bool or integer, on the image's device.
+        size: of the patch along each spatial axis; None for the whole volume. The patch's centre is drawn so
+            that the undeformed patch lies in the volume, and is the volume's centre along an axis that is
+            shorter than the patch.
+        spacing: voxel size: a number, one per spatial axis, or one such row per sample.
+        flip: probability of mirroring each axis, one for all or one per axis.
+        rotation: largest angle about each axis, in degrees; uniform in both directions.
+        scaling: smallest and largest magnification, uniform in the logarithm.
+        elastic: root mean square displacement along each axis; 0 for none. Up to a sixth of
+            ``elastic_grid`` the deformation practically never folds.
+        elastic_grid: distance between the control points.
+        generator: on the CPU; the same seed gives the same deformations on every device.
+
+    Returns:
+        Image ``[B, C, *size]`` and labels ``[B, *size]`` or ``[B, 1, *size]``, dtypes as given.
+
+    Raises:
+        TypeError: an image that is not floating point, or labels that are.
+        ValueError: shapes that do not fit together, or an argument out of its range.
+    """
+    ndim = image.ndim - 2
+    _check_volumes(image, labels)
+    shape = tuple(image.shape[2:])
+    size = shape if size is None else _patch_size(size, ndim)
+    probabilities = [flip] * ndim if isinstance(flip, (int, float)) else list(flip)
+    _check_ranges(probabilities, ndim, rotation, scaling, elastic, elastic_grid)
+    rows = _validate.spacing_rows(spacing, image.shape[:1], ndim)
+    _validate.spacing_values(rows)
+
+    matrices = _random_matrices(len(rows), probabilities, rotation, scaling, generator)
+    matrices = matrices * rows[:, None, :] / rows[:, :, None]  # from voxel offsets to voxel offsets
+    centres = _random_centres(len(rows), shape, size, generator)
+    device = image.device
+    positions = _offsets(size, device) @ _to(matrices, device).mT.reshape(
+        len(rows), *(1,) * (ndim - 1), ndim, ndim
+    )
+    positions += _to(centres, device).reshape(len(rows), *(1,) * ndim, ndim)
+    if elastic > 0:
+        positions += _random_displacements(size, rows, elastic, elastic_grid, generator, device)
+    return _linear(image, positions), _nearest(labels, positions)
+
+
+def _random_matrices(
+    count: int,
+    flip: Sequence[float],
+    rotation: float,
+    scaling: tuple[float, float],
+    generator: torch.Generator | None,
+) -> torch.Tensor:
+    """``[count, ndim, ndim]``: from offsets in the patch to offsets in the volume, both in lengths."""
+    ndim = len(flip)
+    low, high = (math.log(bound) for bound in scaling)
+    magnification = torch.exp(low + (high - low) * _uniform((count, 1, 1), generator))
+    mirrored = _uniform((count, ndim), generator) < torch.tensor(flip, dtype=torch.float64)
+    matrices = torch.diag_embed(1.0 - 2.0 * mirrored.double()) / magnification
+    planes = [(a, b) for a in range(ndim) for b in range(a + 1, ndim)]
+    for a, b in planes:
+        angle = math.radians(rotation) * (2 * _uniform((count,), generator) - 1)
+        turn = torch.eye(ndim, dtype=torch.float64).repeat(count, 1, 1)
+        turn[:, a, a] = turn[:, b, b] = torch.cos(angle)
+        turn[:, a, b], turn[:, b, a] = -torch.sin(angle), torch.sin(angle)
+        matrices = turn @ matrices
+    return matrices
+
+
+def _random_centres(
+    count: int, shape: Sequence[int], size: Sequence[int], generator: torch.Generator | None
+) -> torch.Tensor:
+    room = torch.tensor([max(whole - part, 0) for whole, part in zip(shape, size, strict=True)])
+    middle = (torch.tensor(shape, dtype=torch.float64) - 1) / 2
+    return middle + room * (_uniform((count, len(shape)), generator) - 0.5)
+
+
+def _random_displacements(
+    size: Sequence[int],
+    spacing: torch.Tensor,
+    rms: float,
+    grid: float,
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> torch.Tensor:
+    """``[B, *size, ndim]`` in voxels: each component a tensor-product B-spline with random coefficients."""
+    ndim = len(size)
+    fields = []
+    for row in spacing.tolist():
+        bases = [_spline_basis(n, grid / step) for n, step in zip(size, row, strict=True)]
+        control = (ndim, *(basis.shape[1] for basis in bases))
+        field = torch.randn(control, dtype=torch.float64, generator=generator) * (rms / _SPLINE_RMS**ndim)
+        field = _to(field / torch.tensor(row).reshape(-1, *(1,) * ndim), device)
+        for axis, basis in enumerate(bases, start=1):
+            field = (field.movedim(axis, -1) @ _to(basis, device).mT).movedim(-1, axis)
+        fields.append(field.movedim(0, -1))
+    return torch.stack(fields)
+
+
+def _spline_basis(size: int, grid: float) -> torch.Tensor:
+    """``[size, control points]``: the weights of the uniform cubic B-spline at every voxel."""
+    place = torch.arange(size, dtype=torch.float64) / grid
+    distance = (place[:, None] + 1 - torch.arange(int(place[-1]) + 4)).abs()
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = (2 - distance).clamp(min=0) ** 3 / 6
+    return torch.where(distance < 1, near, far)
+
+
+def _offsets(size: Sequence[int], device: torch.device) -> torch.Tensor:
+    axes = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in size]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+
+def _linear(image: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    sizes = torch.tensor(image.shape[2:], dtype=torch.float32, device=image.device)
+    grid = ((2 * positions + 1) / sizes - 1).flip(-1).to(image.dtype)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _nearest(labels: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    # Gathered, not grid-sampled: labels keep their dtype and any value, and no float copy is made.
+    shape, size = labels.shape[-(positions.ndim - 2) :], positions.shape[1:-1]
+    inside = torch.ones(positions.shape[:-1], dtype=torch.bool, device=labels.device)
+    index = torch.zeros(positions.shape[:-1], dtype=torch.int64, device=labels.device)
+    for axis, length in enumerate(shape):
+        place = positions[..., axis].round().long()
+        inside &= (place >= 0) & (place < length)
+        index = index * length + place.clamp(0, length - 1)
+    values = labels.reshape(len(labels), -1).gather(1, index.flatten(1))
+    return (values * inside.flatten(1)).reshape(*labels.shape[: -len(shape)], *size)
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
+    return torch.rand(shape, dtype=torch.float64, generator=generator)
+
+
+def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return tensor.to(device=device, dtype=torch.float32, non_blocking=True)
+
+
+def _check_volumes(image: torch.Tensor, labels: torch.Tensor) -> None:
+    if image.ndim not in (4, 5):
+        raise ValueError(
+            f"image: must be [B, C, *S] with 2 or 3 spatial axes, got shape {tuple(image.shape)}"
+        )
+    if not image.is_floating_point():
+        raise TypeError(f"image: must be floating point, got dtype {image.dtype}")
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"labels: must be bool or integer, got dtype {labels.dtype}")
+    batch, shape = image.shape[0], tuple(image.shape[2:])
+    if tuple(labels.shape) not in ((batch, *shape), (batch, 1, *shape)):
+        raise ValueError(
+            f"labels: must be {(batch, *shape)} or {(batch, 1, *shape)} to fit the image, "
+            f"got {tuple(labels.shape)}"
+        )
+    if labels.device != image.device:
+        raise ValueError(f"labels: must be on the image's device {image.device}, got {labels.device}")
+
+
+def _patch_size(size: Sequence[int], ndim: int) -> tuple[int, ...]:
+    if len(size) != ndim or any(n < 1 for n in size):
+        raise ValueError(f"size: must be {ndim} positive integers, got {tuple(size)}")
+    return tuple(size)
+
+
+def _check_ranges(
+    flip: Sequence[float],
+    ndim: int,
+    rotation: float,
+    scaling: tuple[float, float],
+    elastic: float,
+    elastic_grid: float,
+) -> None:
+    if len(flip) != ndim or not all(0 <= probability <= 1 for probability in flip):
+        raise ValueError(f"flip: must be a probability or {ndim} of them, got {flip}")
+    if not 0 <= rotation <= 180:
+        raise ValueError(f"rotation: must be from 0 to 180 degrees, got {rotation}")
+    if not 0 < scaling[0] <= scaling[1] < math.inf:
+        raise ValueError(f"scaling: must be two positive finite numbers, the smaller first, got {scaling}")
+    if not 0 <= elastic < math.inf:
+        raise ValueError(f"elastic: must be non-negative and finite, got {elastic}")
+    if not 0 < elastic_grid < math.inf:
+        raise ValueError(f"elastic_grid: must be positive and finite, got {elastic_grid}")

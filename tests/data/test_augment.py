@@ -1,0 +1,221 @@
+"""Random deformation of image and labels together."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fastsdm import testing
+from fastsdm.data.augment import random_affine_elastic
+
+STILL = {"flip": 0.0, "rotation": 0.0, "scaling": (1.0, 1.0), "elastic": 0.0}
+SHAPES = {2: (15, 22), 3: (9, 14, 11)}
+
+
+def volumes(ndim: int, batch: int = 2, channels: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    image = torch.rand(batch, channels, *SHAPES[ndim], generator=generator) + 1
+    labels = torch.randint(1, 5, (batch, *SHAPES[ndim]), generator=generator, dtype=torch.uint8)
+    return image, labels
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def ball(shape: tuple[int, ...], radius: float, spacing: tuple[float, ...]) -> torch.Tensor:
+    axes = [(torch.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
+    return sum(axis**2 for axis in torch.meshgrid(*axes, indexing="ij")) < radius**2
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_without_deformation_the_volume_comes_back(ndim: int) -> None:
+    image, labels = volumes(ndim)
+    moved, moved_labels = random_affine_elastic(image, labels, spacing=0.7, **STILL)
+    torch.testing.assert_close(moved, image, rtol=0, atol=1e-5)
+    assert torch.equal(moved_labels, labels)
+    assert (moved.dtype, moved_labels.dtype) == (image.dtype, labels.dtype)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_certain_flips_mirror_the_axes_asked_for(ndim: int) -> None:
+    image, labels = volumes(ndim)
+    flip = [1.0, *[0.0] * (ndim - 1)]
+    moved, moved_labels = random_affine_elastic(image, labels, **{**STILL, "flip": flip})
+    torch.testing.assert_close(moved, image.flip(2), rtol=0, atol=1e-5)
+    assert torch.equal(moved_labels, labels.flip(1))
+
+
+def test_axes_and_samples_are_mirrored_independently() -> None:
+    labels = torch.arange(4).reshape(1, 2, 2).expand(64, 2, 2)
+    _, mirrored = random_affine_elastic(
+        torch.zeros(64, 1, 2, 2), labels, generator=seeded(), **{**STILL, "flip": 0.5}
+    )
+    assert set(mirrored[:, 0, 0].tolist()) == {0, 1, 2, 3}
+
+
+def test_undeformed_patches_are_crops_from_anywhere_inside() -> None:
+    labels = torch.arange(12 * 13).reshape(1, 12, 13).expand(300, 12, 13)
+    image = torch.ones(300, 1, 12, 13)
+    moved, cut = random_affine_elastic(image, labels, size=(5, 4), generator=seeded(), **STILL)
+    first = cut[:, 0, 0]
+    rows, columns = first // 13, first % 13
+    expected = first[:, None, None] + torch.arange(5)[:, None] * 13 + torch.arange(4)
+    assert torch.equal(cut, expected)
+    assert set(rows.tolist()) == set(range(8))
+    assert set(columns.tolist()) == set(range(10))
+    torch.testing.assert_close(moved, torch.ones_like(moved))
+
+
+def test_a_patch_larger_than_the_volume_is_padded_with_zeros() -> None:
+    image, labels = volumes(3)
+    moved, moved_labels = random_affine_elastic(image, labels, size=(13, 14, 11), **STILL)
+    torch.testing.assert_close(moved[:, :, 2:-2], image, rtol=0, atol=1e-5)
+    assert torch.equal(moved_labels[:, 2:-2], labels)
+    assert not moved[:, :, :2].any()
+    assert not moved_labels[:, -2:].any()
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 0.7)])
+def test_rotation_keeps_a_ball_round_in_lengths(spacing: tuple[float, ...]) -> None:
+    shape = tuple(int(30 / step) for step in spacing)
+    labels = ball(shape, 9.0, spacing)[None]
+    settings = {**STILL, "rotation": 180.0}
+    _, turned = random_affine_elastic(
+        labels[:, None].float(), labels, spacing=spacing, generator=seeded(), **settings
+    )
+    assert (turned ^ labels).sum() < 0.2 * labels.sum()
+    _, wrong = random_affine_elastic(labels[:, None].float(), labels, generator=seeded(), **settings)
+    assert spacing[0] == 1.0 or (wrong ^ labels).sum() > 0.3 * labels.sum()
+
+
+def test_rotation_turns_by_at_most_the_angle_given() -> None:
+    mask = torch.zeros(200, 41, 41, dtype=torch.bool)
+    mask[:, 20, 35] = True
+    mask = torch.nn.functional.max_pool2d(mask.float(), 3, 1, 1).bool()
+    _, turned = random_affine_elastic(
+        mask[:, None].float(), mask, generator=seeded(), **{**STILL, "rotation": 25.0}
+    )
+    centre = torch.stack([m.nonzero().float().mean(0) for m in turned]) - 20
+    angles = torch.rad2deg(torch.atan2(centre[:, 0], centre[:, 1]))
+    assert 22 < angles.abs().max() < 28
+    assert angles.min() < -15 < 15 < angles.max()
+
+
+@pytest.mark.parametrize("magnification", [0.5, 2.0])
+def test_scaling_magnifies(magnification: float) -> None:
+    labels = ball((40, 40, 40), 8.0, (1.0, 1.0, 1.0))[None]
+    settings = {**STILL, "scaling": (magnification, magnification)}
+    _, scaled = random_affine_elastic(labels[:, None].float(), labels, **settings)
+    assert scaled.sum().item() == pytest.approx(labels.sum().item() * magnification**3, rel=0.05)
+
+
+@pytest.mark.parametrize("spacing", [1.0, (2.0, 0.5, 1.0)])
+def test_elastic_displacement_has_the_size_asked_for(spacing: float | tuple[float, ...]) -> None:
+    shape = (24, 60, 40)
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in shape), indexing="ij")
+    image = torch.stack(axes).expand(6, 3, *shape)
+    labels = torch.zeros(6, *shape, dtype=torch.bool)
+    settings = {**STILL, "elastic": 1.2, "elastic_grid": 9.0}
+    moved, _ = random_affine_elastic(image, labels, spacing=spacing, generator=seeded(), **settings)
+    inner = (slice(None), slice(None), slice(8, -8), slice(8, -8), slice(8, -8))
+    steps = torch.as_tensor(spacing).expand(3)
+    rms = (moved - image)[inner].square().mean(dim=(0, 2, 3, 4)).sqrt() * steps
+    torch.testing.assert_close(rms, torch.full((3,), 1.2), rtol=0.25, atol=0)
+
+
+def test_elastic_lengths_are_in_the_units_of_spacing() -> None:
+    image, labels = volumes(3)
+    in_voxels = {**STILL, "elastic": 1.0, "elastic_grid": 5.0}
+    in_lengths = {**STILL, "elastic": 0.4, "elastic_grid": 2.0, "spacing": 0.4}
+    first, second = (
+        random_affine_elastic(image, labels, generator=seeded(), **s) for s in (in_voxels, in_lengths)
+    )
+    torch.testing.assert_close(first[0], second[0], rtol=0, atol=1e-4)
+
+
+def test_elastic_deformation_is_smooth_and_does_not_fold() -> None:
+    line = torch.arange(96, dtype=torch.float32)
+    image = line[None, None, :, None].expand(4, 1, 96, 96)
+    labels = torch.zeros(4, 96, 96, dtype=torch.bool)
+    settings = {**STILL, "elastic": 2.0, "elastic_grid": 16.0}
+    moved, _ = random_affine_elastic(image, labels, generator=seeded(), **settings)
+    steps = moved[:, 0, 12:-12, 12:-12].diff(dim=1)
+    assert steps.min() > 0
+    assert steps.diff(dim=1).abs().max() < 0.1
+
+
+def test_image_and_labels_move_together() -> None:
+    labels = torch.from_numpy(testing.blobs((32, 30, 34), sigma=4))[None]
+    image, moved = random_affine_elastic(
+        labels[:, None].float(), labels, size=(20, 20, 20), generator=seeded(3)
+    )
+    sure = (image[:, 0] < 0.01) | (image[:, 0] > 0.99)
+    assert 0.05 < moved.float().mean() < 0.6
+    assert torch.equal(moved[sure], image[:, 0][sure].round().to(torch.uint8))
+
+
+def test_labels_keep_layout_dtype_and_large_values() -> None:
+    big = torch.full((1, 1, 6, 7, 8), 2**40 + 1)
+    _, moved = random_affine_elastic(torch.zeros(1, 1, 6, 7, 8), big, size=(3, 3, 3), **STILL)
+    assert torch.equal(moved, torch.full((1, 1, 3, 3, 3), 2**40 + 1))
+
+
+def test_samples_differ_and_a_seed_repeats() -> None:
+    image, labels = volumes(3, batch=1)
+    image, labels = image.expand(2, -1, -1, -1, -1), labels.expand(2, -1, -1, -1)
+    first, again, other = (
+        random_affine_elastic(image, labels, size=(6, 6, 6), generator=seeded(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    assert not torch.equal(first[0][0], first[0][1])
+
+
+@pytest.mark.gpu
+def test_devices_agree() -> None:
+    image, labels = volumes(3)
+    here = random_affine_elastic(image, labels, generator=seeded())
+    there = random_affine_elastic(image.cuda(), labels.cuda(), generator=seeded())
+    torch.testing.assert_close(there[0].cpu(), here[0], rtol=0, atol=1e-3)
+    assert (there[1].cpu() != here[1]).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"image": torch.zeros(1, 1, 4)}, ValueError, r"image: must be \[B, C"),
+        ({"image": torch.zeros(1, 1, 4, 4, 4, dtype=torch.uint8)}, TypeError, "image: must be floating"),
+        ({"labels": torch.zeros(1, 4, 4, 4)}, TypeError, "labels: must be bool or integer"),
+        (
+            {"labels": torch.zeros(1, 4, 4, 5, dtype=torch.int8)},
+            ValueError,
+            r"labels: must be .*\(1, 4, 4, 5\)",
+        ),
+        (
+            {"labels": torch.zeros(1, 4, 4, 4, dtype=torch.int8, device="meta")},
+            ValueError,
+            "device cpu, got meta",
+        ),
+        ({"size": (4, 4)}, ValueError, r"size: must be 3 positive integers, got \(4, 4\)"),
+        ({"size": (4, 0, 4)}, ValueError, "size: must be 3 positive"),
+        ({"flip": 1.5}, ValueError, "flip: must be a probability"),
+        ({"flip": [0.5, 0.5]}, ValueError, "flip: must be a probability"),
+        ({"rotation": 200.0}, ValueError, "rotation: must be from 0 to 180"),
+        ({"scaling": (2.0, 1.0)}, ValueError, "scaling: must be two positive"),
+        ({"elastic": math.nan}, ValueError, "elastic: must be non-negative"),
+        ({"elastic_grid": 0.0}, ValueError, "elastic_grid: must be positive"),
+        ({"spacing": (1.0, 0.0, 1.0)}, ValueError, "spacing: must be positive"),
+    ],
+)
+def test_bad_input(arguments: dict, error: type[Exception], message: str) -> None:
+    call = {
+        "image": torch.zeros(1, 1, 4, 4, 4),
+        "labels": torch.zeros(1, 4, 4, 4, dtype=torch.int8),
+        **arguments,
+    }
+    with pytest.raises(error, match=message):
+        random_affine_elastic(call.pop("image"), call.pop("labels"), **call)
