@@ -201,7 +201,7 @@ class DistanceMapLoss(torch.nn.Module):
 
 
 def voxel_count(truth: Target, shape: torch.Size) -> torch.Tensor | int:
-    """How many voxels supervise: a number, or one per sample ``[B, 1]`` (at least 1) where some are ignored."""
+    """How many voxels supervise: a number; where some are ignored, one per sample ``[B, 1]``, at least 1."""
     if truth.ignored is None:
         return math.prod(shape[2:])
     return (~truth.ignored).flatten(2).sum(dim=2).clamp_(min=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeAlias, cast
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 
@@ -93,9 +93,10 @@ def _result(pending: PendingMap) -> torch.Tensor:
     maps = result() if callable(result) else pending
     if not isinstance(maps, torch.Tensor):
         raise TypeError(
-            f"distance_map: must be a tensor or have a result() that returns one, got {type(pending).__name__}"
+            "distance_map: must be a tensor or have a result() that returns one, "
+            f"got {type(pending).__name__}"
         )
-    return cast("torch.Tensor", maps)
+    return maps
 
 
 def _one_if_zero(extent: torch.Tensor) -> torch.Tensor:

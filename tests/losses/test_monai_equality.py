@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 
 import pytest
 import torch
@@ -37,10 +36,7 @@ def test_values_gradients_and_shapes_equal(name: str, activation: str) -> None:
             **ACTIVATIONS[activation],
         }
         labels = label_map(ndim, classes=max(channels, 2))
-        if to_onehot_y or channels == 1:
-            target = labels.unsqueeze(1)
-        else:
-            target = one_hot(labels, channels)
+        target = labels.unsqueeze(1) if to_onehot_y or channels == 1 else one_hot(labels, channels)
         ours, theirs = (logits(labels, channels).requires_grad_() for _ in range(2))
         expected = getattr(monai_losses, name)(**arguments)(theirs, target)
         value = getattr(losses, name)(**arguments)(ours, target)
