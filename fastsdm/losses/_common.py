@@ -1,4 +1,4 @@
-"""What the losses share: their arguments, reading prediction, target and map, and the reduction."""
+"""What the losses share: their arguments, the way from prediction and target to a value, the reduction."""
 
 from __future__ import annotations
 
@@ -18,28 +18,50 @@ Activation: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 class DistanceMapLoss(torch.nn.Module):
-    """Base of the losses that weigh a prediction by a distance map.
+    """Base of the losses that weigh a prediction by a distance map of the target.
 
-    Its arguments mean the same in every loss; :class:`fastsdm.losses.BoundaryLoss` documents them.
+    A loss says in ``_value`` what it makes of prediction and map; reading and checking both is done here.
+
+    Args:
+        include_background: whether channel 0 counts.
+        to_onehot_y: insist on the target being a label map; without it the shape decides.
+        sigmoid: apply a sigmoid to the prediction.
+        softmax: apply a softmax over the channels to the prediction.
+        other_act: apply this function to the prediction instead.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        batch: average over the batch before the reduction.
+        spacing: voxel size, when ``forward`` is given none: a number, one per spatial axis, or ``[B, ndim]``.
+        convention: of the map, as in :func:`fastsdm.signed_distance`.
+        empty: what an absent class, or one that fills the volume, weighs: ``"zero"`` (nothing: the other
+            classes supervise these voxels), ``"max"``, ``"raise"``, or with ``max_distance`` also ``"inf"``.
+        max_distance: clamp of the map.
+        normalize: None; ``"max"``: divide each sample's map by its largest absolute distance; ``"unit"``:
+            divide, per sample and class, each phase by its largest absolute distance.
+        ignore_index: label of voxels that neither supervise nor shape the map: they count as neither inside
+            nor outside of any class. Needs a label map (or a single channel) as target.
+        backend: as in :func:`fastsdm.signed_distance`.
+
+    Raises:
+        TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
     """
 
     def __init__(
         self,
-        include_background: bool,
-        to_onehot_y: bool,
-        sigmoid: bool,
-        softmax: bool,
-        other_act: Activation | None,
-        reduction: str,
-        batch: bool,
+        include_background: bool = True,
+        to_onehot_y: bool = False,
+        sigmoid: bool = False,
+        softmax: bool = False,
+        other_act: Activation | None = None,
+        reduction: str = "mean",
+        batch: bool = False,
         *,
-        spacing: SpacingLike,
-        convention: Convention,
-        empty: EmptyPolicy,
-        max_distance: float | None,
-        normalize: Normalization | None,
-        ignore_index: int | None,
-        backend: str,
+        spacing: SpacingLike = 1.0,
+        convention: Convention = "kervadec",
+        empty: EmptyPolicy = "zero",
+        max_distance: float | None = None,
+        normalize: Normalization | None = None,
+        ignore_index: int | None = None,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if other_act is not None and not callable(other_act):
@@ -77,6 +99,44 @@ class DistanceMapLoss(torch.nn.Module):
         settings = (item for item in vars(self).items() if item[0] != "training" and item[0][0] != "_")
         return ", ".join(f"{name}={value!r}" for name, value in settings)
 
+    def forward(
+        self,
+        input: torch.Tensor,
+        target: torch.Tensor,
+        *,
+        spacing: SpacingLike | None = None,
+        distance_map: torch.Tensor | PendingMap | None = None,
+        ignore_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The loss; its gradient reaches the prediction only.
+
+        Args:
+            input: the prediction ``[B, C, *S]`` with 2 or 3 spatial axes; float16 and bfloat16 are computed
+                with in float32.
+            target: a label map ``[B, *S]`` or ``[B, 1, *S]``; or one channel per class or region,
+                ``[B, C, *S]``, inside above 0.5. With C = 1 all three are a mask.
+            spacing: voxel size of this batch, instead of the constructor's.
+            distance_map: the target's map, ``[B, K, *S]`` or with all C channels, or what
+                :func:`fastsdm.prefetch` returned. It is normalized and masked like one computed here, and
+                infinities in it follow ``empty="zero"``; all else is its maker's choice.
+            ignore_mask: ``[B, *S]`` or ``[B, 1, *S]``, non-zero at voxels to ignore like ``ignore_index``.
+
+        Returns:
+            A scalar, or with ``reduction="none"`` one value per sample and class, ``[B, K]``.
+
+        Raises:
+            TypeError, ValueError: shapes, dtypes or devices that do not fit; the message says which.
+            BackendUnavailableError: the backend asked for cannot run.
+        """
+        self._check_prediction(input)
+        truth = self._truth(target, input.shape, input.device, ignore_mask)
+        spacing = self.spacing if spacing is None else spacing
+        if distance_map is None:
+            maps = self._map_of(truth, spacing)
+        else:
+            maps = self._adopted(distance_map, truth, input)
+        return self._value(self._activated(input), truth, maps, spacing)
+
     def target_map(
         self,
         target: torch.Tensor,
@@ -103,19 +163,18 @@ class DistanceMapLoss(torch.nn.Module):
         """
         _validate.spatial_dims(spatial_dims)
         _validate.target_layout(target, spatial_dims + 1)
-        shape = (target.shape[0], channels, *target.shape[-spatial_dims:])
-        truth = self._truth(target, torch.Size(shape), target.device, ignore_mask)
-        return self._target_map(truth, spacing)
+        shape = torch.Size((target.shape[0], channels, *target.shape[-spatial_dims:]))
+        truth = self._truth(target, shape, target.device, ignore_mask)
+        return self._map_of(truth, self.spacing if spacing is None else spacing)
 
-    def _first_channel(self, channels: int) -> int:
-        return 0 if self.include_background or channels == 1 else 1
+    def _value(
+        self, prediction: torch.Tensor, truth: Target, maps: torch.Tensor, spacing: SpacingLike
+    ) -> torch.Tensor:
+        """The loss of activated predictions ``[B, K, *S]`` for maps of the same shape."""
+        raise NotImplementedError
 
     def _truth(
-        self,
-        target: torch.Tensor,
-        shape: torch.Size,
-        device: torch.device,
-        ignore_mask: torch.Tensor | None,
+        self, target: torch.Tensor, shape: torch.Size, device: torch.device, ignore_mask: torch.Tensor | None
     ) -> Target:
         return read_target(
             target,
@@ -127,13 +186,9 @@ class DistanceMapLoss(torch.nn.Module):
             ignore_mask=ignore_mask,
         )
 
-    def _target_map(
-        self,
-        truth: Target,
-        spacing: SpacingLike | None,
-    ) -> torch.Tensor:
+    def _map_of(self, truth: Target, spacing: SpacingLike) -> torch.Tensor:
         maps = truth.signed_distance(
-            spacing=self.spacing if spacing is None else spacing,
+            spacing=spacing,
             convention=self.convention,
             empty=self.empty,
             max_distance=self.max_distance,
@@ -141,16 +196,7 @@ class DistanceMapLoss(torch.nn.Module):
         )
         return normalized(maps, self.normalize)
 
-    def _weights(
-        self,
-        truth: Target,
-        input: torch.Tensor,
-        spacing: SpacingLike | None,
-        handed: torch.Tensor | PendingMap | None,
-    ) -> torch.Tensor:
-        """The target's map ``[B, K, *S]``, computed here or handed in; 0 where voxels are ignored."""
-        if handed is None:
-            return self._target_map(truth, spacing)
+    def _adopted(self, handed: torch.Tensor | PendingMap, truth: Target, input: torch.Tensor) -> torch.Tensor:
         maps = adopted(
             handed,
             input.shape,
@@ -162,6 +208,9 @@ class DistanceMapLoss(torch.nn.Module):
         if truth.ignored is not None:
             maps = maps.masked_fill(truth.ignored, 0)
         return normalized(maps, self.normalize)
+
+    def _first_channel(self, channels: int) -> int:
+        return 0 if self.include_background or channels == 1 else 1
 
     def _check_prediction(self, input: torch.Tensor) -> None:
         if input.ndim not in (4, 5):
@@ -177,10 +226,10 @@ class DistanceMapLoss(torch.nn.Module):
                 "include_background=False": not self.include_background,
             }
             for setting in (setting for setting, given in ignored.items() if given):
-                warnings.warn(f"single channel prediction, `{setting}` ignored.", stacklevel=4)
+                warnings.warn(f"single channel prediction, `{setting}` ignored.", stacklevel=2)
 
     def _activated(self, input: torch.Tensor) -> torch.Tensor:
-        """Probabilities of the channels the loss looks at, at least float32."""
+        """Predictions of the channels the loss looks at, at least float32."""
         if input.dtype in (torch.float16, torch.bfloat16):
             input = input.float()
         if self.sigmoid:
@@ -191,17 +240,18 @@ class DistanceMapLoss(torch.nn.Module):
             input = self.other_act(input)
         return input[:, self._first_channel(input.shape[1]) :]
 
-    def _reduced(self, per_class: torch.Tensor) -> torch.Tensor:
-        """From one value per sample and class ``[B, K]`` to what ``reduction`` and ``batch`` ask for."""
+    def _reduced(self, values: torch.Tensor) -> torch.Tensor:
+        """From values per sample (and class) to what ``batch`` and ``reduction`` ask for."""
         if self.batch:
-            per_class = per_class.mean(dim=0)
+            values = values.mean(dim=0)
         if self.reduction == "mean":
-            return per_class.mean()
-        return per_class.sum() if self.reduction == "sum" else per_class
+            return values.mean()
+        return values.sum() if self.reduction == "sum" else values
 
 
-def voxel_count(truth: Target, shape: torch.Size) -> torch.Tensor | int:
-    """How many voxels supervise: a number; where some are ignored, one per sample ``[B, 1]``, at least 1."""
+def voxel_mean(values: torch.Tensor, truth: Target) -> torch.Tensor:
+    """Mean over the voxels that are not ignored, ``[B, K]``; ``values`` must be 0 where they are."""
+    sums = values.flatten(2).sum(dim=2)
     if truth.ignored is None:
-        return math.prod(shape[2:])
-    return (~truth.ignored).flatten(2).sum(dim=2).clamp_(min=1)
+        return sums / math.prod(values.shape[2:])
+    return sums / (~truth.ignored).flatten(2).sum(dim=2).clamp_(min=1)

@@ -26,7 +26,7 @@ def label_map(ndim: int, *, classes: int = 3, batch: int = 3, seed: int = 0) -> 
 
 def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Float ``[B, C, *S]``."""
-    return torch.nn.functional.one_hot(labels, classes).movedim(-1, 1).float()
+    return torch.nn.functional.one_hot(labels.long(), classes).movedim(-1, 1).float()
 
 
 def logits(labels: torch.Tensor, channels: int, *, seed: int = 0) -> torch.Tensor:

@@ -1,0 +1,159 @@
+"""How the weights of a region loss and a boundary loss change over a training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from fastsdm import _validate
+
+Shape: TypeAlias = Literal["linear", "cosine"]
+
+
+class Weights(NamedTuple):
+    """What the two losses are multiplied with before they are added."""
+
+    region: float
+    boundary: float
+
+
+class Schedule:
+    """Base of the schedules: counts the steps, which usually are epochs.
+
+    Attributes:
+        steps_taken: how often :meth:`step` was called.
+    """
+
+    def __init__(self) -> None:
+        self.steps_taken = 0
+
+    @property
+    def weights(self) -> Weights:
+        """The weights in force, ``(region, boundary)``."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Go on by one step; call it at the end of every epoch."""
+        self.steps_taken += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold; the settings are the constructor's business."""
+        return {"steps_taken": self.steps_taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the checkpoint was made.
+
+        Raises:
+            ValueError: the state is not one of a schedule.
+        """
+        if set(state) != {"steps_taken"}:
+            raise ValueError(f"state: must hold 'steps_taken' and nothing else, got {sorted(state)}")
+        self.steps_taken = int(state["steps_taken"])
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "steps_taken")
+        return f"{type(self).__name__}({settings})"
+
+
+class Constant(Schedule):
+    """``region + alpha * boundary`` throughout.
+
+    Args:
+        alpha: weight of the boundary loss.
+
+    Raises:
+        ValueError: ``alpha`` is negative or not finite.
+    """
+
+    def __init__(self, alpha: float = 0.01) -> None:
+        super().__init__()
+        _check_weight("alpha", alpha)
+        self.alpha = alpha
+
+    @property
+    def weights(self) -> Weights:
+        """The weights in force, ``(region, boundary)``."""
+        return Weights(1.0, self.alpha)
+
+
+class _Ramp(Schedule):
+    """A weight that goes from ``start`` to ``end`` in ``steps`` steps, and stays there."""
+
+    def __init__(self, start: float, end: float, steps: int, shape: Shape) -> None:
+        super().__init__()
+        _check_weight("start", start)
+        _check_weight("end", end)
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"steps: must be an integer of at least 1, got {steps!r}")
+        _validate.choice("shape", shape, ("linear", "cosine"))
+        self.start = start
+        self.end = end
+        self.steps = steps
+        self.shape = shape
+
+    @property
+    def alpha(self) -> float:
+        """The boundary loss's weight in force."""
+        passed = min(self.steps_taken / self.steps, 1.0)
+        if self.shape == "cosine":
+            passed = (1 - math.cos(math.pi * passed)) / 2
+        return self.start + (self.end - self.start) * passed
+
+
+class Increase(_Ramp):
+    """``region + alpha * boundary`` with a growing ``alpha``.
+
+    Args:
+        start: first ``alpha``.
+        end: last ``alpha``, which stays.
+        steps: from the first to the last.
+        shape: ``"linear"``, or ``"cosine"``: slow at both ends.
+
+    Raises:
+        ValueError: an argument out of its range; the message names argument, rule and value.
+    """
+
+    def __init__(
+        self, start: float = 0.01, end: float = 1.0, steps: int = 99, shape: Shape = "linear"
+    ) -> None:
+        super().__init__(start, end, steps, shape)
+
+    @property
+    def weights(self) -> Weights:
+        """The weights in force, ``(region, boundary)``."""
+        return Weights(1.0, self.alpha)
+
+
+class Rebalance(_Ramp):
+    """``(1 - alpha) * region + alpha * boundary`` with a growing ``alpha``.
+
+    The defaults are the schedule of Kervadec et al. (doi:10.1016/j.media.2020.101851): 0.01 more an epoch,
+    from 0.01 to 0.99.
+
+    Args:
+        start: first ``alpha``.
+        end: last ``alpha``, which stays; 0.99 keeps a little of the region loss.
+        steps: from the first to the last.
+        shape: ``"linear"``, or ``"cosine"``: slow at both ends.
+
+    Raises:
+        ValueError: an argument out of its range; the message names argument, rule and value.
+    """
+
+    def __init__(
+        self, start: float = 0.01, end: float = 0.99, steps: int = 98, shape: Shape = "linear"
+    ) -> None:
+        super().__init__(start, end, steps, shape)
+        for name, value in (("start", start), ("end", end)):
+            if value > 1:
+                raise ValueError(f"{name}: must be at most 1, got {value!r}")
+
+    @property
+    def weights(self) -> Weights:
+        """The weights in force, ``(region, boundary)``."""
+        return Weights(1 - self.alpha, self.alpha)
+
+
+def _check_weight(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: must be at least 0 and finite, got {value!r}")
