@@ -1,6 +1,19 @@
 """Data for training with distance maps: true maps of patches, a real volume, random augmentation."""
 
+from fastsdm.data.augment import random_affine_elastic
 from fastsdm.data.datasets import LabelledVolume, mni_icbm152
+from fastsdm.data.patch_dataset import PatchDataset, PatchPosition, Volume
 from fastsdm.data.patches import patch_halo, signed_distance_patch
+from fastsdm.data.sampling import PatchSampler
 
-__all__ = ["LabelledVolume", "mni_icbm152", "patch_halo", "signed_distance_patch"]
+__all__ = [
+    "LabelledVolume",
+    "PatchDataset",
+    "PatchPosition",
+    "PatchSampler",
+    "Volume",
+    "mni_icbm152",
+    "patch_halo",
+    "random_affine_elastic",
+    "signed_distance_patch",
+]

@@ -74,7 +74,7 @@ def signed_distance_patch(
         ValueError: an argument out of its range, such as a patch that reaches out of its volume.
         BackendUnavailableError: the backend asked for cannot run, with the reason and the fix.
     """
-    size = _patch_size(size)
+    size = checked_patch_size(size)
     starts = _start_rows(start, len(size))
     is_single = np.ndim(start) == 1
     volumes = _volume_of_each_patch(labels, len(starts), len(size))
@@ -187,7 +187,13 @@ def _start_rows(start: Starts, ndim: int) -> list[list[int]]:
     return listed
 
 
-def _patch_size(size: Sequence[int]) -> tuple[int, ...]:
+def checked_patch_size(size: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a patch.
+
+    Raises:
+        TypeError: not whole numbers.
+        ValueError: not 2 or 3 positive ones.
+    """
     row = np.asarray(size)
     if row.dtype.kind not in "iu":
         raise TypeError(f"size: must hold whole numbers, got {size!r}")

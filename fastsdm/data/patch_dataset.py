@@ -1,0 +1,236 @@
+"""Patches of volumes for training: image, labels and the distance map, by context."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast, get_args
+
+import torch
+from torch.utils.data import Dataset
+
+from fastsdm import _validate
+from fastsdm._types import Convention, EmptyPolicy, SpacingLike
+from fastsdm.data._sources import PaddedSource
+from fastsdm.data.patches import ArraySource, checked_patch_size, signed_distance_patch
+from fastsdm.sdm import signed_distance
+
+Context: TypeAlias = Literal["full", "halo", "patch"]
+#: From image, labels and a seeded generator to image and labels of the same shapes.
+Augmentation: TypeAlias = Callable[
+    [torch.Tensor, torch.Tensor, torch.Generator], "tuple[torch.Tensor, torch.Tensor]"
+]
+
+
+class VolumeLike(Protocol):
+    """What patches are taken from, such as :class:`Volume` and what ``mni_icbm152`` returns."""
+
+    @property
+    def image(self) -> ArraySource:
+        """``[*S]`` or ``[C, *S]``."""
+
+    @property
+    def labels(self) -> ArraySource:
+        """``[*S]``, integer or bool."""
+
+    @property
+    def spacing(self) -> SpacingLike:
+        """Voxel size: a number or one per spatial axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An image with its labels, as arrays, tensors, memory maps or open files.
+
+    Attributes:
+        image: ``[*S]`` or ``[C, *S]``.
+        labels: ``[*S]``, integer or bool.
+        spacing: voxel size: a number or one per spatial axis.
+    """
+
+    image: ArraySource
+    labels: ArraySource
+    spacing: SpacingLike = 1.0
+
+
+class PatchPosition(NamedTuple):
+    """Where a patch is taken, and the seed of its augmentation: all that the patch depends on.
+
+    Attributes:
+        volume: number of the volume.
+        start: first voxel in the volume's indices; negative along an axis that is padded.
+        seed: of the augmentation.
+    """
+
+    volume: int
+    start: tuple[int, ...]
+    seed: int = 0
+
+
+class PatchDataset(Dataset[dict[str, Any]]):
+    """Image, labels and signed distance map of patches; indexed by :class:`PatchPosition`.
+
+    Hand a :class:`fastsdm.data.PatchSampler` to the ``DataLoader`` beside it. It works in workers, forked or
+    spawned; a memory map reaches a spawned worker by its file's name.
+
+    What the map of a patch is computed from, its ``context``:
+
+    - ``"full"``: the whole volume. Kept for the next patches of that volume unless ``augment`` is given.
+    - ``"halo"``: the patch and the voxels around it that ``max_distance`` reaches
+      (:func:`fastsdm.data.signed_distance_patch`): the same values as ``"full"`` with that ``max_distance``.
+    - ``"patch"``: the patch alone, zeros for a class without inside or outside voxels in it. Wrong
+      wherever the nearest boundary is not in the patch; here for comparison.
+    - None: no map is made, as when labels are augmented later, on the device.
+
+    A volume shorter than the patch is padded evenly on both sides with ``pad_label`` and ``pad_value``. The
+    map is that of the padded labels, so that map and labels tell the network the same; with a
+    ``pad_label`` that is not among ``classes`` the padding is outside of every class.
+
+    Args:
+        volumes: with ``image``, ``labels`` and ``spacing``; see :class:`Volume`.
+        size: shape of the patches, 2 or 3 numbers.
+        classes: None for a mask, K for the labels 0 to K-1, or the label values themselves.
+        context: see above.
+        max_distance: maps are clamped to it; ``"halo"`` needs it.
+        convention: as in :func:`fastsdm.signed_distance`.
+        augment: ``(image, labels, generator) -> (image, labels)``, of whole (padded) volumes, shapes kept;
+            runs before the patch is cut, with a generator seeded by the position. The map is that of
+            the labels it returns.
+        pad_label: label of padded voxels.
+        pad_value: image value of padded voxels.
+        cached_maps: how many maps of whole volumes each worker keeps.
+        backend: as in :func:`fastsdm.signed_distance`.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[VolumeLike],
+        size: Sequence[int],
+        *,
+        classes: int | Sequence[int] | None,
+        context: Context | None = "halo",
+        max_distance: float | None = None,
+        convention: Convention = "kervadec",
+        augment: Augmentation | None = None,
+        pad_label: int = 0,
+        pad_value: float = 0.0,
+        cached_maps: int = 4,
+        backend: str = "auto",
+    ) -> None:
+        self.size = checked_patch_size(size)
+        if context is not None:
+            _validate.choice("context", context, get_args(Context))
+        if context == "halo" and max_distance is None:
+            raise ValueError("max_distance: context='halo' needs it (it bounds the halo), got None")
+        _validate.max_distance(max_distance)
+        _validate.convention(convention)
+        if cached_maps < 0:
+            raise ValueError(f"cached_maps: must not be negative, got {cached_maps}")
+        if not volumes:
+            raise ValueError("volumes: must hold at least one volume, got none")
+        self.label_sources = [PaddedSource(volume.labels, self.size, pad_label) for volume in volumes]
+        self._image_sources = [PaddedSource(volume.image, self.size, pad_value) for volume in volumes]
+        for number, (labels, image) in enumerate(zip(self.label_sources, self._image_sources, strict=True)):
+            if labels.shape != image.shape or labels.before != image.before:
+                raise ValueError(
+                    f"volumes: image and labels must have the same spatial shape, volume {number} has "
+                    f"{tuple(volumes[number].image.shape)} and {tuple(volumes[number].labels.shape)}"
+                )
+        rows = [_validate.spacing_rows(volume.spacing, (), len(self.size))[0] for volume in volumes]
+        _validate.spacing_values(torch.stack(rows))
+        self._spacing: list[list[float]] = torch.stack(rows).tolist()
+        self._context, self._max_distance, self._augment = context, max_distance, augment
+        self._options: dict[str, Any] = {"classes": classes, "convention": convention, "backend": backend}
+        self._cached_maps = cached_maps
+        self._maps: OrderedDict[int, torch.Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many volumes patches are taken from."""
+        return len(self.label_sources)
+
+    def __getitem__(self, position: PatchPosition) -> dict[str, Any]:
+        """The patch at a position.
+
+        Returns:
+            ``image`` ``[*size]`` or ``[C, *size]``; ``label`` ``[*size]``; ``distance_map`` ``[*size]`` for a
+            mask, ``[K, *size]`` with ``classes``, absent where the context is None; ``volume`` and ``start``,
+            the position as tensors.
+
+        Raises:
+            TypeError: the index is no position.
+            ValueError: the patch does not lie inside the padded volume.
+        """
+        if not isinstance(position, PatchPosition):
+            raise TypeError(
+                f"position: must be a PatchPosition, got {type(position).__name__}; hand a PatchSampler to "
+                "the DataLoader: DataLoader(dataset, sampler=PatchSampler(dataset, ...))"
+            )
+        number = position.volume
+        image, labels = self._image_sources[number], self.label_sources[number]
+        start = tuple(a + b for a, b in zip(position.start, labels.before, strict=True))
+        if any(not 0 <= a <= whole - n for a, n, whole in zip(start, self.size, labels.shape, strict=True)):
+            raise ValueError(
+                f"position: the patch must lie inside volume {number}, padded to {labels.shape} with "
+                f"{labels.before} voxels in front; got start {position.start} for size {self.size}"
+            )
+        if self._augment is not None:
+            image, labels = self._augmented(image.whole(), labels.whole(), position.seed)
+        patch: Any = tuple(slice(a, a + n) for a, n in zip(start, self.size, strict=True))
+        sample = {
+            "image": image[patch],
+            "label": labels[patch],
+            "volume": torch.tensor(number),
+            "start": torch.tensor(position.start),
+        }
+        if self._context == "full":
+            sample["distance_map"] = self._whole_map(number, labels)[(..., *patch)].contiguous()
+        elif self._context == "halo":
+            sample["distance_map"] = signed_distance_patch(
+                labels,
+                start,
+                self.size,
+                spacing=self._spacing[number],
+                max_distance=cast("float", self._max_distance),  # checked when made
+                **self._options,
+            )
+        elif self._context == "patch":
+            sample["distance_map"] = self._map(sample["label"], number, empty="zero")
+        return sample
+
+    def _augmented(
+        self, image: torch.Tensor, labels: torch.Tensor, seed: int
+    ) -> tuple[PaddedSource, PaddedSource]:
+        assert self._augment is not None
+        after = self._augment(image, labels, torch.Generator().manual_seed(seed))
+        if after[0].shape != image.shape or after[1].shape != labels.shape:
+            raise ValueError(
+                "augment: must keep the shapes of image and labels, "
+                f"{tuple(image.shape)} and {tuple(labels.shape)} became {tuple(after[0].shape)} and "
+                f"{tuple(after[1].shape)}"
+            )
+        return PaddedSource(after[0], self.size, 0), PaddedSource(after[1], self.size, 0)
+
+    def _whole_map(self, number: int, labels: PaddedSource) -> torch.Tensor:
+        if self._augment is not None:
+            return self._map(labels.whole(), number, empty="max")
+        if number not in self._maps:
+            self._maps[number] = self._map(labels.whole(), number, empty="max")
+        self._maps.move_to_end(number)
+        distance_map = self._maps[number]
+        while len(self._maps) > self._cached_maps:
+            self._maps.popitem(last=False)
+        return distance_map
+
+    def _map(self, labels: torch.Tensor, number: int, *, empty: EmptyPolicy) -> torch.Tensor:
+        return signed_distance(
+            labels,
+            spatial_dims=len(self.size),
+            spacing=self._spacing[number],
+            empty=empty,
+            max_distance=self._max_distance,
+            **self._options,
+        )
