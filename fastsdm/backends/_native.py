@@ -1,0 +1,88 @@
+"""The fast path on CPUs: our own C++ (see ``native/relax.hpp`` for how it works)."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+_EXTENSION = "fastsdm.backends._native_ext"
+
+
+class NativeBackend:
+    """Signed maps in one pass over the labels for all classes: SIMD, threads, no copy of the labels."""
+
+    name = "native"
+    exact = True
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """None on the CPU where the extension was built."""
+        if device.type != "cpu":
+            return f"it works on CPU tensors only, the target is on {device}; move it with .cpu()"
+        if importlib.util.find_spec(_EXTENSION) is None:
+            return (
+                "its C++ extension was not built when fastsdm was installed (no C++ compiler was found); "
+                "install one and run pip install --force-reinstall --no-binary fastsdm --no-deps fastsdm"
+            )
+        return None
+
+    def signed_distance(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int],
+        spacing: torch.Tensor,
+        max_distance: float | None,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._types.Backend`.
+
+        Args:
+            labels: as there.
+            classes: as there.
+            spacing: as there.
+            max_distance: as there.
+            threads: how many to use at most; None for ``torch.get_num_threads()``.
+            isa: instruction set, one of ``_native_ext.isas()``; None for the best this CPU has.
+
+        Returns:
+            As there.
+
+        Raises:
+            ValueError: the CPU does not have ``isa``.
+            MemoryError: there is no room for the map.
+        """
+        from fastsdm.backends import _native_ext  # noqa: PLC0415 (unavailable() answers where it is missing)
+
+        batch, *shape = labels.shape
+        # 2D is a volume of one slice, whatever its thickness.
+        volume = (*[1] * (3 - len(shape)), *shape)
+        sampling = np.ones((batch, 3))
+        sampling[:, 3 - len(shape) :] = spacing.numpy()
+        # numpy asks for huge pages: the first touch of a large result costs a fifth of torch.empty's.
+        maps = np.empty((batch, len(classes), *volume), np.float32)
+        _native_ext.signed_distance(
+            labels.numpy().reshape(batch, *volume),
+            [_pattern(value, labels.dtype) for value in classes],
+            sampling,
+            math.inf if max_distance is None else max_distance,
+            maps,
+            threads=torch.get_num_threads() if threads is None else threads,
+            isa=isa,
+        )
+        return torch.from_numpy(maps.reshape(batch, len(classes), *shape))
+
+
+def _pattern(value: int, dtype: torch.dtype) -> tuple[int, bool] | None:
+    """Bits of the label ``value`` in ``dtype``, and whether to match all others; None where nothing equals it."""
+    if dtype == torch.bool:  # true is any byte but 0
+        return (0, value == 1) if value in {0, 1} else None
+    info = torch.iinfo(dtype)
+    return (value % 2**info.bits, False) if info.min <= value <= info.max else None
+
+
+BACKEND = NativeBackend()

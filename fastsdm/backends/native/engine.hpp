@@ -1,0 +1,37 @@
+// Signed distance maps of a batch of label volumes, on threads.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernel.hpp"
+
+namespace fastsdm {
+
+// Which voxels belong to a class: those whose bit pattern equals `value` (differs from it, if inverted).
+struct ClassPattern {
+  std::uint64_t value;
+  bool inverted;
+};
+
+struct Problem {
+  const void* labels;        // [batch, shape...], contiguous
+  int label_bytes;           // 1, 2, 4 or 8
+  Index batch;
+  std::array<Index, 3> shape;
+  std::vector<std::optional<ClassPattern>> classes;  // none: no voxel belongs to it
+  std::vector<std::array<double, 3>> spacing;        // per sample
+  double max_distance;       // infinity for no limit
+  float* maps;               // [batch, classes, shape...], contiguous
+};
+
+// Names of the instruction sets this CPU can run, best first.
+std::vector<std::string> supported_isas();
+
+// Throws std::invalid_argument for an instruction set the CPU cannot run, std::bad_alloc for want of memory.
+void signed_distance(const Problem& problem, int threads, const std::optional<std::string>& isa);
+
+}  // namespace fastsdm

@@ -1,0 +1,65 @@
+// What one instruction set offers the engine. See relax.hpp for the idea.
+//
+// This header is shared by translation units compiled with different instruction sets, so it holds no
+// function body: an inline function compiled twice could be linked in the version the CPU cannot run.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fastsdm {
+
+using Index = std::ptrdiff_t;
+
+constexpr Index kBlock = 8;                // rows answered, and rows opened, together
+constexpr Index kTileColumns = 64;         // columns copied to scratch together: whole cache lines
+constexpr std::int16_t kShortMax = 32767;  // in 16-bit lanes: this far or farther
+
+// Squared cost of d steps along an axis, at cost[d * lanes] and repeated over a vector's lanes, for
+// d < length rounded up to kBlock.
+struct Axis {
+  Index length;
+  Index stride;                      // floats from one row to the next
+  const float* float_cost;
+  const std::int16_t* short_cost;    // null where squared costs are not all integers
+};
+
+// How the last pass turns squared units into distances.
+struct Finish {
+  float unit;   // spacing of the axis that is scanned: 1 in squared units
+  float limit;  // distances are cut here
+};
+
+// Both phases of a class, as bits.
+constexpr unsigned kOutside = 1;
+constexpr unsigned kInside = 2;
+
+struct Kernel {
+  const char* isa;
+  Index float_lanes;
+  Index short_lanes;
+
+  // phase[x] = (labels[x] == value) != inverted, for labels of 1, 2, 4, 8 bytes.
+  using MatchRow = void (*)(const void* labels, std::uint64_t value, bool inverted, Index width,
+                            std::uint8_t* phase);
+  MatchRow match_row[4];
+
+  // Writes the signed squared distance of each voxel to the other phase within the row, at most `cap`.
+  // `phase` must be readable for kPhasePadding bytes past `width`. Returns the phases seen.
+  unsigned (*scan_row)(std::uint8_t* phase, Index width, float cap, float* row);
+
+  // Lowers `count` (at most kTileColumns) neighbouring columns of signed squares to the minimum along an
+  // axis, in place; with `finish`, writes signed distances instead.
+  void (*relax_columns)(float* columns, Index count, const Axis& axis, const Finish* finish, void* scratch);
+};
+
+constexpr Index kPhasePadding = 16;
+constexpr Index kScratchAlignment = 64;
+
+// Bytes of scratch that relax_columns needs: the tile, and per phase a strip with the minima of its blocks.
+constexpr Index scratch_bytes(Index length, Index lanes) {
+  const Index rows = (length + kBlock - 1) / kBlock * kBlock;
+  return (rows * kTileColumns + 2 * (rows + rows / kBlock) * lanes) * static_cast<Index>(sizeof(float));
+}
+
+}  // namespace fastsdm

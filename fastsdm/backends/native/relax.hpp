@@ -1,0 +1,301 @@
+// The signed pass, written once for every instruction set.
+//
+// In a signed map a voxel of the other phase is at distance 0, so inside and outside share one field g of
+// signed squares (> 0 outside, < 0 inside). The first axis is filled by a scan of the labels; each further
+// axis then takes, for the voxel at row i of a column,
+//
+//     min over rows j of  max(s * g[j], 0) + cost[|i - j|],      s the voxel's own sign.
+//
+// A minimum over all j would be quadratic. It is cut short by bounds: rows are answered in blocks of eight
+// that stay in registers, source rows are opened in blocks of eight going outwards, and a source block is
+// opened only if the least value in it plus the cost of the gap can still beat the worst answer so far;
+// the search ends when the gap alone cannot. Surfaces are near, so few blocks are opened, and each costs one
+// addition and one minimum per candidate. Far from any surface the minima reject blocks for a comparison.
+//
+// Columns lie `stride` floats apart in memory, so they are copied 64 at a time (whole cache lines) to a tile
+// and worked on in strips one vector wide. Where squared costs are integers the strips hold 16-bit lanes:
+// twice as many, exact below 32767 (a distance of 181 steps) and saturating there, and a tile that reaches
+// the bound is done again with floats from the untouched input.
+//
+// The file is included by one source file per instruction set, after it has defined FASTSDM_ISA and, in
+// that namespace, the types Floats and Shorts. Nothing here may call a function template of the standard
+// library: the linker could keep the copy compiled for the wrong instruction set.
+#include <cstring>
+#include <limits>
+
+#include "kernel.hpp"
+
+#if defined(_MSC_VER)
+#include <intrin.h>
+#define FASTSDM_INLINE __forceinline
+#else
+#define FASTSDM_INLINE inline __attribute__((always_inline))
+#endif
+#if defined(__clang__)
+#define FASTSDM_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define FASTSDM_UNROLL _Pragma("GCC unroll 8")
+#else
+#define FASTSDM_UNROLL
+#endif
+
+namespace fastsdm::FASTSDM_ISA {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+inline Index least(Index a, Index b) { return a < b ? a : b; }
+inline Index greatest(Index a, Index b) { return a > b ? a : b; }
+
+// ---- first axis -----------------------------------------------------------------------------------------
+
+template <class T>
+void match_row(const void* labels, std::uint64_t value, bool inverted, Index width, std::uint8_t* phase) {
+  const T* row = static_cast<const T*>(labels);
+  const T wanted = static_cast<T>(value);
+  for (Index x = 0; x < width; ++x) phase[x] = static_cast<std::uint8_t>((row[x] == wanted) != inverted);
+}
+
+// Eight bytes, the first of them lowest.
+inline std::uint64_t load_bytes(const std::uint8_t* bytes) {
+  std::uint64_t word;
+  std::memcpy(&word, bytes, sizeof word);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  word = __builtin_bswap64(word);
+#endif
+  return word;
+}
+
+inline int lowest_bit(std::uint64_t word) {
+#if defined(_MSC_VER) && !defined(__clang__)
+  unsigned long bit;
+  _BitScanForward64(&bit, word);
+  return static_cast<int>(bit);
+#else
+  return __builtin_ctzll(word);
+#endif
+}
+
+// Fills the run [begin, end) of one phase: squares of the distance to the nearer end, where the border of the
+// volume counts as infinitely far. May write past `end`, never past `width`.
+inline void fill_run(float* row, Index begin, Index end, Index width, bool inside, float cap) {
+  constexpr Index L = Floats::lanes;
+  Floats from_begin = add(Floats::iota(), Floats::splat(begin == 0 ? kInfinity : 1.0f));
+  Floats to_end = subtract(Floats::splat(end == width ? kInfinity : static_cast<float>(end - begin)), Floats::iota());
+  const Floats step = Floats::splat(static_cast<float>(L));
+  const Floats sign = Floats::splat(inside ? -1.0f : 1.0f);
+  const Floats most = Floats::splat(cap);
+  for (Index x = begin; x < end; x += L) {
+    const Floats distance = min(from_begin, to_end);
+    const Floats squares = multiply(min(multiply(distance, distance), most), sign);
+    if (x + L <= width) {
+      squares.store(row + x);
+    } else {
+      float tail[L];
+      squares.store(tail);
+      std::memcpy(row + x, tail, static_cast<std::size_t>(width - x) * sizeof(float));
+    }
+    from_begin = add(from_begin, step);
+    to_end = subtract(to_end, step);
+  }
+}
+
+unsigned scan_row(std::uint8_t* phase, Index width, float cap, float* row) {
+  std::memset(phase + width, phase[width - 1], kPhasePadding);
+  Index begin = 0;
+  for (Index x = 0; x < width; x += 8) {
+    // Bytes are 0 or 1: each bit left by the comparison is an edge.
+    for (std::uint64_t edges = load_bytes(phase + x) ^ load_bytes(phase + x + 1); edges != 0; edges &= edges - 1) {
+      const Index end = x + lowest_bit(edges) / 8 + 1;
+      fill_run(row, begin, end, width, phase[begin] != 0, cap);
+      begin = end;
+    }
+  }
+  fill_run(row, begin, width, width, phase[begin] != 0, cap);
+  return begin > 0 ? kInside | kOutside : phase[0] != 0 ? kInside : kOutside;
+}
+
+// ---- further axes ---------------------------------------------------------------------------------------
+
+// One phase of a strip: its squares (0 where the other phase is), the least of them in each block, and the
+// blocks between which finite ones lie.
+template <class V>
+struct Phase {
+  typename V::T* squares;
+  typename V::T* floor;
+  Index first;
+  Index last;
+};
+
+template <class V>
+inline V load_row(const typename V::T* rows, Index row) {
+  return V::load(rows + row * V::lanes);
+}
+
+template <class V>
+inline V greatest_of(const V (&v)[kBlock]) {
+  return max(max(max(v[0], v[1]), max(v[2], v[3])), max(max(v[4], v[5]), max(v[6], v[7])));
+}
+
+template <class V>
+void split_phases(const typename V::T* strip, Index length, Phase<V>& outside, Phase<V>& inside) {
+  const V zero = V::splat(0), never = V::splat(V::infinity);
+  Phase<V>* const phases[2] = {&outside, &inside};
+  outside.first = inside.first = length;
+  outside.last = inside.last = -1;
+  for (Index block = 0; block * kBlock < length; ++block) {
+    V floor[2] = {never, never};
+    for (Index row = block * kBlock; row < (block + 1) * kBlock; ++row) {
+      V squares[2] = {never, never};  // rows past the end are no source
+      if (row < length) {
+        const V g = load_row<V>(strip, row);
+        squares[0] = max(g, zero);
+        squares[1] = max(subtract(zero, g), zero);
+      }
+      for (int p = 0; p < 2; ++p) {
+        squares[p].store(phases[p]->squares + row * V::lanes);
+        floor[p] = min(floor[p], squares[p]);
+      }
+    }
+    for (int p = 0; p < 2; ++p) {
+      floor[p].store(phases[p]->floor + block * V::lanes);
+      if (any_less(floor[p], never)) {
+        phases[p]->first = least(phases[p]->first, block);
+        phases[p]->last = block;
+      }
+    }
+  }
+}
+
+// Offers the eight rows of a source block to the eight rows of `best`: `cost` points at the distance between
+// the first rows of the two, `direction` is +1 where the source lies above, -1 below, 0 for the block itself.
+template <int direction, class V>
+FASTSDM_INLINE void open_block(const typename V::T* source, const typename V::T* cost, V (&best)[kBlock]) {
+  FASTSDM_UNROLL
+  for (int j = 0; j < kBlock; ++j) {
+    const V squares = load_row<V>(source, j);
+    FASTSDM_UNROLL
+    for (int i = 0; i < kBlock; ++i) {
+      const int steps = direction > 0 ? j - i : direction < 0 ? i - j : i < j ? j - i : i - j;
+      if (direction == 0 && i == j) continue;
+      best[i] = min(best[i], add(squares, load_row<V>(cost, steps)));
+    }
+  }
+}
+
+template <class V>
+FASTSDM_INLINE void relax_block(const Phase<V>& phase, Index block, Index rows, const typename V::T* cost,
+                                V (&best)[kBlock]) {
+  FASTSDM_UNROLL
+  for (int i = 0; i < kBlock; ++i) {
+    best[i] = i < rows ? load_row<V>(phase.squares, block * kBlock + i) : V::splat(0);
+  }
+  V worst = greatest_of(best);
+  if (!any_less(load_row<V>(cost, 1), worst)) return;
+  open_block<0>(phase.squares + block * kBlock * V::lanes, cost, best);
+  worst = greatest_of(best);
+  for (Index k = greatest(1, greatest(phase.first - block, block - phase.last));; ++k) {
+    const Index below = block - k, above = block + k;
+    if (below < phase.first && above > phase.last) return;
+    const V gap = load_row<V>(cost, k * kBlock - (kBlock - 1));
+    if (!any_less(gap, worst)) return;
+    const typename V::T* const far_cost = cost + k * kBlock * V::lanes;
+    if (below >= phase.first && any_less(add(load_row<V>(phase.floor, below), gap), worst)) {
+      open_block<-1>(phase.squares + below * kBlock * V::lanes, far_cost, best);
+      worst = greatest_of(best);
+    }
+    if (above <= phase.last && any_less(add(load_row<V>(phase.floor, above), gap), worst)) {
+      open_block<1>(phase.squares + above * kBlock * V::lanes, far_cost, best);
+      worst = greatest_of(best);
+    }
+  }
+}
+
+// Answers one strip in place. False where an answer does not fit the lanes.
+template <class V>
+bool relax_strip(typename V::T* strip, Index length, const typename V::T* cost, Phase<V>& outside,
+                 Phase<V>& inside) {
+  split_phases(strip, length, outside, inside);
+  V largest = V::splat(0);
+  for (Index block = 0; block * kBlock < length; ++block) {
+    const Index rows = least(kBlock, length - block * kBlock);
+    V out[kBlock], in[kBlock];
+    relax_block(outside, block, rows, cost, out);
+    relax_block(inside, block, rows, cost, in);
+    for (Index i = 0; i < rows; ++i) {
+      largest = max(largest, max(out[i], in[i]));
+      // One of the two is 0.
+      subtract(out[i], in[i]).store(strip + (block * kBlock + i) * V::lanes);
+    }
+  }
+  return !V::saturates || !any_less(V::splat(V::infinity - 1), largest);
+}
+
+inline Floats finished(Floats squares, const Finish& finish) {
+  const Floats distance = multiply(root(magnitude(squares)), Floats::splat(finish.unit));
+  return with_sign_of(min(distance, Floats::splat(finish.limit)), squares);
+}
+
+// Works on one tile of columns. False, with the columns untouched, where an answer does not fit the lanes.
+template <class V>
+bool relax_tile(float* columns, Index count, const Axis& axis, const typename V::T* cost, const Finish* finish,
+                void* scratch) {
+  using T = typename V::T;
+  constexpr Index L = V::lanes;
+  const Index length = axis.length, rows = (length + kBlock - 1) / kBlock * kBlock;
+  const Index strip_size = rows * L, floor_size = rows / kBlock * L, strips = (count + L - 1) / L;
+  T* const tile = static_cast<T*>(scratch);
+  T* const split = tile + strips * strip_size;
+  Phase<V> outside{split, split + 2 * strip_size, 0, 0};
+  Phase<V> inside{split + strip_size, split + 2 * strip_size + floor_size, 0, 0};
+
+  for (Index row = 0; row < length; ++row) {
+    const float* const from = columns + row * axis.stride;
+    for (Index s = 0; s < strips; ++s) {
+      float padded[L];
+      const Index here = least(L, count - s * L);
+      if (here < L) {
+        std::memset(padded, 0, sizeof padded);
+        std::memcpy(padded, from + s * L, static_cast<std::size_t>(here) * sizeof(float));
+      }
+      V::from_floats(here < L ? padded : from + s * L).store(tile + s * strip_size + row * L);
+    }
+  }
+  for (Index s = 0; s < strips; ++s) {
+    if (!relax_strip(tile + s * strip_size, length, cost, outside, inside)) return false;
+  }
+  for (Index row = 0; row < length; ++row) {
+    float* const to = columns + row * axis.stride;
+    for (Index s = 0; s < strips; ++s) {
+      Floats parts[L / Floats::lanes];
+      V::load(tile + s * strip_size + row * L).expand(parts);
+      float padded[L];
+      const Index here = least(L, count - s * L);
+      for (Index p = 0; p < L / Floats::lanes; ++p) {
+        const Floats value = finish ? finished(parts[p], *finish) : parts[p];
+        value.store((here < L ? padded : to + s * L) + p * Floats::lanes);
+      }
+      if (here < L) std::memcpy(to + s * L, padded, static_cast<std::size_t>(here) * sizeof(float));
+    }
+  }
+  return true;
+}
+
+void relax_columns(float* columns, Index count, const Axis& axis, const Finish* finish, void* scratch) {
+  if (axis.short_cost && relax_tile<Shorts>(columns, count, axis, axis.short_cost, finish, scratch)) return;
+  relax_tile<Floats>(columns, count, axis, axis.float_cost, finish, scratch);
+}
+
+}  // namespace
+
+extern const Kernel kernel;
+const Kernel kernel = {
+    FASTSDM_ISA_NAME,
+    Floats::lanes,
+    Shorts::lanes,
+    {match_row<std::uint8_t>, match_row<std::uint16_t>, match_row<std::uint32_t>, match_row<std::uint64_t>},
+    scan_row,
+    relax_columns,
+};
+
+}  // namespace fastsdm::FASTSDM_ISA
