@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import torch
+
 from fastsdm import _validate
 
 Shape: TypeAlias = Literal["linear", "cosine"]
@@ -22,10 +24,13 @@ class Schedule:
 
     Attributes:
         steps_taken: how often :meth:`step` was called.
+        weights_tensor: ``weights`` as a float64 tensor ``[2]`` on the CPU. A compiled loss reads it: numbers
+            would be part of the compiled code, which would be made anew after every step.
     """
 
     def __init__(self) -> None:
         self.steps_taken = 0
+        self.weights_tensor = torch.tensor(self.weights, dtype=torch.float64)
 
     @property
     def weights(self) -> Weights:
@@ -34,7 +39,7 @@ class Schedule:
 
     def step(self) -> None:
         """Go on by one step; call it at the end of every epoch."""
-        self.steps_taken += 1
+        self._go_to(self.steps_taken + 1)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold; the settings are the constructor's business."""
@@ -48,10 +53,16 @@ class Schedule:
         """
         if set(state) != {"steps_taken"}:
             raise ValueError(f"state: must hold 'steps_taken' and nothing else, got {sorted(state)}")
-        self.steps_taken = int(state["steps_taken"])
+        self._go_to(int(state["steps_taken"]))
+
+    def _go_to(self, steps_taken: int) -> None:
+        self.steps_taken = steps_taken
+        self.weights_tensor.copy_(torch.tensor(self.weights, dtype=torch.float64))
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "steps_taken")
+        settings = ", ".join(
+            f"{k}={v!r}" for k, v in vars(self).items() if k not in ("steps_taken", "weights_tensor")
+        )
         return f"{type(self).__name__}({settings})"
 
 
@@ -66,9 +77,9 @@ class Constant(Schedule):
     """
 
     def __init__(self, alpha: float = 0.01) -> None:
-        super().__init__()
         _check_weight("alpha", alpha)
         self.alpha = alpha
+        super().__init__()
 
     @property
     def weights(self) -> Weights:
@@ -80,7 +91,6 @@ class _Ramp(Schedule):
     """A weight that goes from ``start`` to ``end`` in ``steps`` steps, and stays there."""
 
     def __init__(self, start: float, end: float, steps: int, shape: Shape) -> None:
-        super().__init__()
         _check_weight("start", start)
         _check_weight("end", end)
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
@@ -90,6 +100,7 @@ class _Ramp(Schedule):
         self.end = end
         self.steps = steps
         self.shape = shape
+        super().__init__()
 
     @property
     def alpha(self) -> float:
@@ -143,10 +154,10 @@ class Rebalance(_Ramp):
     def __init__(
         self, start: float = 0.01, end: float = 0.99, steps: int = 98, shape: Shape = "linear"
     ) -> None:
-        super().__init__(start, end, steps, shape)
         for name, value in (("start", start), ("end", end)):
             if value > 1:
                 raise ValueError(f"{name}: must be at most 1, got {value!r}")
+        super().__init__(start, end, steps, shape)
 
     @property
     def weights(self) -> Weights:

@@ -87,12 +87,12 @@ class RegionBoundaryLoss(torch.nn.Module):
         Returns:
             What the two losses return, weighed and added.
         """
-        weights = self.schedule.weights
         region = self.region(input, target)
         boundary: torch.Tensor = self.boundary(
             input, target, spacing=spacing, distance_map=distance_map, ignore_mask=ignore_mask
         )
-        return weights.region * region + weights.boundary * boundary
+        region_weight, boundary_weight = self.schedule.weights_tensor.to(boundary.dtype).unbind()
+        return region_weight * region + boundary_weight * boundary
 
 
 class DeepSupervision(torch.nn.Module):
