@@ -6,6 +6,8 @@ import typer
 
 from fastsdm.cli.check import check
 from fastsdm.cli.info import info
+from fastsdm.cli.map import map_labels
+from fastsdm.cli.view import view
 
 app = typer.Typer(
     name="fastsdm",
@@ -16,3 +18,5 @@ app = typer.Typer(
 )
 app.command("info")(info)
 app.command("check")(check)
+app.command("map")(map_labels)
+app.command("view")(view)
