@@ -98,7 +98,7 @@ def test_patches_do_not_share_memory_with_the_volumes_or_the_cache() -> None:
         assert torch.equal(part, again[key])
 
 
-@pytest.mark.parametrize(("cached", "computed"), [(0, 6), (1, 5), (2, 3), (3, 3)])
+@pytest.mark.parametrize(("cached", "computed"), [(0, 7), (1, 6), (2, 4), (3, 3)])
 def test_whole_maps_are_kept(monkeypatch, cached, computed) -> None:
     held = [Volume(v, v) for v in (testing.noise((8, 8, 8), seed=seed) for seed in range(3))]
     calls = []
@@ -110,7 +110,7 @@ def test_whole_maps_are_kept(monkeypatch, cached, computed) -> None:
 
     monkeypatch.setattr(fastsdm.data.patch_dataset, "signed_distance", counted)
     dataset = PatchDataset(held, (4, 4, 4), classes=2, context="full", cached_maps=cached)
-    for number in (0, 1, 0, 0, 1, 2):
+    for number in (0, 1, 0, 0, 2, 0, 1):
         dataset[PatchPosition(number, (1, 2, 3))]
     assert len(calls) == computed
 
@@ -256,6 +256,7 @@ def test_sampling_is_reproducible_and_split_between_processes() -> None:
     assert first == second
     assert len(set(first)) == 11
     assert draw(dataset, 11, seed=1) != first
+    assert draw(dataset, 11, seed=1, foreground=0) != draw(dataset, 11, foreground=0)
     sampler = PatchSampler(dataset, patches_per_epoch=11)
     epochs = [list(sampler) for _ in range(3)]
     assert epochs[0] == first
@@ -311,12 +312,23 @@ def test_volumes_without_foreground_are_sampled_uniformly() -> None:
     assert len(starts) > 40
 
 
-def test_two_dimensions() -> None:
+@pytest.mark.parametrize("context", ["full", "halo", "patch"])
+def test_two_dimensions(context) -> None:
     labels = testing.blobs((40, 50), sigma=3)
-    dataset = PatchDataset([Volume(labels * 1.0, labels)], (16, 20), classes=None, max_distance=4.0)
-    patch = dataset[PatchPosition(0, (3, 5))]
-    expected = fastsdm.signed_distance(labels, spatial_dims=2, empty="max", max_distance=4.0)
-    np.testing.assert_array_equal(patch["distance_map"], expected[3:19, 5:25])
+    dataset = PatchDataset(
+        [Volume(labels * 1.0, labels)], (16, 20), classes=None, context=context, max_distance=4.0
+    )
+    known = labels[3:19, 5:25] if context == "patch" else labels
+    expected = fastsdm.signed_distance(known, spatial_dims=2, max_distance=4.0)
+    expected = expected if context == "patch" else expected[3:19, 5:25]
+    np.testing.assert_array_equal(dataset[PatchPosition(0, (3, 5))]["distance_map"], expected)
+
+
+@pytest.mark.parametrize("context", ["full", "halo", "patch"])
+def test_the_backend_named_is_the_one_used(context) -> None:
+    dataset = PatchDataset([SMALL], (4, 4, 4), classes=2, context=context, max_distance=3.0, backend="mine")
+    with pytest.raises(ValueError, match="backend: must be 'auto' or one of"):
+        dataset[PatchPosition(0, (0, 0, 0))]
 
 
 SMALL = Volume(np.zeros((9, 9, 9)), np.zeros((9, 9, 9), np.uint8))
