@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 from collections.abc import Sequence
 
@@ -22,11 +22,15 @@ class NativeBackend:
         """None on the CPU where the extension was built."""
         if device.type != "cpu":
             return f"it works on CPU tensors only, the target is on {device}; move it with .cpu()"
-        if importlib.util.find_spec(_EXTENSION) is None:
+        try:
+            importlib.import_module(_EXTENSION)
+        except ModuleNotFoundError:
             return (
-                "its C++ extension was not built when fastsdm was installed (no C++ compiler was found); "
-                "install one and run pip install --force-reinstall --no-binary fastsdm --no-deps fastsdm"
+                "its C++ extension was not built when fastsdm was installed, for want of a C++ compiler; "
+                "install one (on Debian: apt install g++), then install fastsdm again from its source"
             )
+        except ImportError as error:
+            return f"its C++ extension does not load ({error}); install fastsdm again from its source"
         return None
 
     def signed_distance(
@@ -78,7 +82,7 @@ class NativeBackend:
 
 
 def _pattern(value: int, dtype: torch.dtype) -> tuple[int, bool] | None:
-    """Bits of the label ``value`` in ``dtype``, and whether to match all others; None where nothing equals it."""
+    """Bits of that label, and whether to match all others instead; None where no label can equal it."""
     if dtype == torch.bool:  # true is any byte but 0
         return (0, value == 1) if value in {0, 1} else None
     info = torch.iinfo(dtype)

@@ -1,0 +1,18 @@
+"""Types of the C++ module; what the arguments mean stands in native/module.cpp."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+def signed_distance(
+    labels: npt.NDArray[np.integer | np.bool_],
+    classes: Sequence[tuple[int, bool] | None],
+    spacing: npt.NDArray[np.float64],
+    max_distance: float,
+    maps: npt.NDArray[np.float32],
+    *,
+    threads: int,
+    isa: str | None = None,
+) -> None: ...
+def isas() -> list[str]: ...
