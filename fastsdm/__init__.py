@@ -1,6 +1,7 @@
 """Exact signed distance maps on the fly, for training with distance-based losses."""
 
 from fastsdm._errors import BackendUnavailableError
+from fastsdm.prefetch import prefetch
 from fastsdm.registry import BackendStatus, backends, use_backend
 from fastsdm.sdm import distance_transform, signed_distance
 
@@ -12,6 +13,7 @@ __all__ = [
     "__version__",
     "backends",
     "distance_transform",
+    "prefetch",
     "signed_distance",
     "use_backend",
 ]

@@ -1,0 +1,157 @@
+"""The map beside the forward pass: same values, errors at result(), threads, forks and streams."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+import fastsdm
+from fastsdm import registry, testing
+from fastsdm.losses import BoundaryLoss
+
+SETTINGS = {
+    "classes": 3,
+    "spacing": (2.0, 0.9, 0.9),
+    "convention": "midline",
+    "empty": "max",
+    "max_distance": 4.0,
+    "dtype": torch.float64,
+    "backend": "scipy",
+}
+
+
+def labels() -> np.ndarray:
+    return testing.shells((14, 15, 16), classes=3)
+
+
+def test_map_is_the_one_of_a_plain_call() -> None:
+    assert np.array_equal(
+        fastsdm.prefetch(labels(), **SETTINGS).result(), fastsdm.signed_distance(labels(), **SETTINGS)
+    )
+    flat = testing.blobs((20, 30), sigma=3)
+    expected = fastsdm.signed_distance(flat, spatial_dims=2)
+    assert np.array_equal(fastsdm.prefetch(flat, spatial_dims=2).result(), expected)
+
+
+def test_result_keeps_the_kind_of_the_target_and_is_the_same_every_time() -> None:
+    pending = fastsdm.prefetch(torch.from_numpy(labels()))
+    assert isinstance(pending.result(), torch.Tensor)
+    assert pending.result() is pending.result()
+    assert isinstance(fastsdm.prefetch(labels()).result(), np.ndarray)
+
+
+def test_call_returns_before_the_map_is_made(monkeypatch) -> None:
+    go_on = threading.Event()
+    made_by = []
+
+    scipy = type(registry.get("scipy"))
+    without_waiting = scipy.signed_distance
+
+    def waiting(*arguments):
+        made_by.append(threading.current_thread().name)
+        assert go_on.wait(60)
+        return without_waiting(*arguments)
+
+    monkeypatch.setattr(scipy, "signed_distance", waiting)
+    pending = fastsdm.prefetch(labels(), backend="scipy")
+    go_on.set()  # never reached if the call above waited for the map
+    pending.result()
+    assert made_by[0].startswith("fastsdm-prefetch")
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "error"),
+    [
+        (np.zeros((4, 4, 4)), {"spacing": -1.0}, ValueError),
+        (np.zeros((4, 4, 4)), {"empty": "raise"}, ValueError),
+        (np.zeros((4, 4, 4)), {"backend": "cucim"}, fastsdm.BackendUnavailableError),
+        ([[1]], {}, TypeError),
+    ],
+)
+def test_errors_surface_at_result_every_time(target, settings, error) -> None:
+    pending = fastsdm.prefetch(target, **settings)
+    for _ in range(2):
+        with pytest.raises(error):
+            pending.result()
+
+
+def test_worker_goes_on_after_an_error() -> None:
+    fastsdm.prefetch([[1]])
+    assert fastsdm.prefetch(labels()).result().shape == labels().shape
+
+
+def test_choice_of_backend_is_the_one_in_force_at_the_call(monkeypatch) -> None:
+    asked = []
+    select = registry.select
+    monkeypatch.setattr(registry, "select", lambda name, device: asked.append(name) or select(name, device))
+    with fastsdm.use_backend("scipy"):
+        pending = fastsdm.prefetch(labels())
+    pending.result()
+    assert asked == ["scipy"]
+
+
+def test_loss_takes_the_handle() -> None:
+    target = torch.from_numpy(labels())[None]
+    prediction = torch.rand(1, 3, 14, 15, 16)
+    maps = fastsdm.prefetch(target, classes=3, empty="zero")
+    loss = BoundaryLoss()
+    torch.testing.assert_close(loss(prediction, target, distance_map=maps), loss(prediction, target))
+
+
+def _prefetch_in_child(queue) -> None:
+    queue.put(float(fastsdm.prefetch(labels()).result().sum()))
+
+
+def test_works_in_a_forked_child_of_a_process_that_used_it() -> None:
+    expected = float(fastsdm.prefetch(labels()).result().sum())
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_prefetch_in_child, args=(queue,))
+    child.start()
+    try:
+        assert queue.get(timeout=60) == expected
+    finally:
+        child.kill()
+        child.join()
+
+
+@pytest.mark.gpu
+def test_cuda_map_is_ordered_after_the_target_and_before_the_consumer() -> None:
+    device = torch.device("cuda")
+    expected = fastsdm.signed_distance(torch.from_numpy(labels()), backend="scipy")
+    for consumer in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        target = torch.zeros(labels().shape, dtype=torch.int64, device=device)
+        source = torch.from_numpy(labels()).to(device)
+        torch.cuda._sleep(50_000_000)  # the copy below is not done when the map is asked for
+        target.copy_(source)
+        pending = fastsdm.prefetch(target)
+        del target
+        torch.full((14, 15, 16), -7, device=device)  # would take the target's memory, were it given back
+        with torch.cuda.stream(consumer):
+            got = pending.result().clone()
+            del pending
+            torch.full((14, 15, 16), torch.nan, device=device)
+        consumer.synchronize()
+        torch.testing.assert_close(got.cpu(), expected)
+
+
+@pytest.mark.gpu
+def test_cuda_call_does_not_wait_for_the_device() -> None:
+    target = torch.from_numpy(labels()).cuda()
+    fastsdm.prefetch(target).result()
+    torch.cuda.synchronize()
+    torch.cuda._sleep(2_000_000_000)
+    fastsdm.prefetch(target).result()
+    assert not torch.cuda.current_stream().query()
+
+
+@pytest.mark.gpu
+def test_cuda_errors_surface_at_result() -> None:
+    target = torch.zeros(4, 4, 4, dtype=torch.uint8, device="cuda")
+    pending = fastsdm.prefetch(target, empty="raise")
+    with pytest.raises(ValueError, match="empty"):
+        pending.result()
