@@ -1,0 +1,130 @@
+"""What a loss refuses, each with a message that names argument, rule and value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fastsdm import losses
+
+PREDICTION = torch.rand(2, 3, 4, 5, 6)
+LABELS = torch.zeros(2, 4, 5, 6, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"other_act": 3}, "other_act: must be None or callable, got int"),
+        ({"softmax": True, "sigmoid": True}, "sigmoid, softmax, other_act: at most one can be applied, got"),
+        ({"softmax": True, "other_act": torch.tanh}, "sigmoid, softmax, other_act: at most one"),
+        ({"reduction": "max"}, "reduction: must be one of 'none', 'mean', 'sum'; got 'max'"),
+        ({"convention": "signed"}, "convention: must be one of .*; got 'signed'"),
+        ({"empty": "nan"}, "empty: must be one of .*; got 'nan'"),
+        (
+            {"empty": "inf"},
+            "empty: must be 'zero', 'max' or 'raise' in a loss without max_distance, got 'inf'",
+        ),
+        ({"max_distance": -1.0}, "max_distance: must be positive and finite, got -1.0"),
+        ({"max_distance": "far"}, "max_distance: must be None or a number, got str"),
+        ({"normalize": "mean"}, "normalize: must be one of 'max', 'unit'; got 'mean'"),
+        ({"ignore_index": 1.5}, "ignore_index: must be None or an integer, got 1.5"),
+        ({"ignore_index": True}, "ignore_index: must be None or an integer, got True"),
+    ],
+)
+def test_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        losses.BoundaryLoss(**arguments)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("inf"), float("nan")])
+def test_alpha(alpha: float) -> None:
+    with pytest.raises(ValueError, match=f"alpha: must be positive and finite, got {alpha}"):
+        losses.HausdorffDTLoss(alpha)
+
+
+def test_class_weights() -> None:
+    with pytest.raises(ValueError, match="class_weights: must be positive and finite, got"):
+        losses.GeneralizedSurfaceLoss(class_weights=[1.0, 0.0])
+    loss = losses.GeneralizedSurfaceLoss(class_weights=[1.0, 2.0])
+    with pytest.raises(ValueError, match=r"class_weights: must have one value per channel .*\(3\), got 2"):
+        loss(PREDICTION, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "message"),
+    [
+        (torch.rand(2, 3, 4), r"input: must be \[B, C, H, W\] or \[B, C, D, H, W\], got shape \(2, 3, 4\)"),
+        (LABELS[:, None], r"input: must hold floats, got dtype torch.int64"),
+    ],
+)
+def test_prediction(prediction: torch.Tensor, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        losses.BoundaryLoss()(prediction, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "message"),
+    [
+        ([[1]], {}, "target: must be a torch tensor, a numpy array or a cupy array, got list"),
+        (
+            LABELS[:1],
+            {},
+            r"target: must have batch size and spatial shape of the prediction .*, got \(1, 4, 5, 6\)",
+        ),
+        (LABELS[:, :3], {}, "target: must have batch size and spatial shape"),
+        (LABELS[:, 0], {}, "target: must have batch size and spatial shape"),
+        (
+            PREDICTION[:, :2],
+            {},
+            r"target: must be a label map or one channel per class \(3\) for a prediction of shape "
+            r"\(2, 3, 4, 5, 6\), got shape \(2, 2, 4, 5, 6\)",
+        ),
+        (PREDICTION, {"to_onehot_y": True}, "target: must be a label map .* and to_onehot_y=True, got shape"),
+        (
+            PREDICTION,
+            {"ignore_index": 3},
+            "ignore_index: needs a label map; got ignore_index=3 .* ignore_mask",
+        ),
+        (LABELS.to("meta"), {}, "target: must be on the prediction's device cpu, got meta"),
+        (LABELS + 0.5, {}, "target: float label maps must hold whole numbers, got 0.5"),
+    ],
+)
+def test_target(target: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        losses.BoundaryLoss(**arguments)(PREDICTION, target)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"spacing": [1.0, 2.0]}, "spacing: must be a number, 3 numbers"),
+        ({"spacing": -1.0}, "spacing: must be positive and finite, got -1.0"),
+        (
+            {"distance_map": PREDICTION[:, :1]},
+            r"distance_map: must have shape \(2, 3, 4, 5, 6\), got \(2, 1, 4",
+        ),
+        (
+            {"distance_map": PREDICTION.to("meta")},
+            "distance_map: must be on the prediction's device cpu, got meta",
+        ),
+        ({"distance_map": "map"}, r"distance_map: must be a tensor or have a result\(\).*, got str"),
+        (
+            {"ignore_mask": PREDICTION > 0.5},
+            r"ignore_mask: must have one channel or none, got shape \(2, 3, 4",
+        ),
+        ({"ignore_mask": LABELS[:, 1:]}, "ignore_mask: must have batch size and spatial shape"),
+        ({"ignore_mask": LABELS.to("meta")}, "ignore_mask: must be on the prediction's device cpu, got meta"),
+    ],
+)
+def test_keywords(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        losses.BoundaryLoss()(PREDICTION, LABELS, **keywords)
+
+
+def test_target_map() -> None:
+    with pytest.raises(ValueError, match="spatial_dims: must be 2 or 3, got 4"):
+        losses.BoundaryLoss().target_map(LABELS, 3, spatial_dims=4)
+    with pytest.raises(ValueError, match="target: must have at least 4 axes"):
+        losses.BoundaryLoss().target_map(LABELS[0], 3)

@@ -1,0 +1,173 @@
+"""What may be handed in as target and as map, and that each form means the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import fastsdm
+from fastsdm import losses
+from fastsdm.losses._common import DistanceMapLoss
+from tests.losses.cases import label_map, logits, one_hot
+
+CLASSES = 3
+LOSSES: dict[str, Callable[..., DistanceMapLoss]] = {
+    "boundary": losses.BoundaryLoss,
+    "hausdorff": losses.HausdorffDTLoss,
+    "log hausdorff": losses.LogHausdorffDTLoss,
+    "surface": losses.GeneralizedSurfaceLoss,
+    "regression": losses.SDMRegressionLoss,
+}
+every_loss = pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES)
+
+
+class Pending:
+    """A map that is ready when it is asked for."""
+
+    def __init__(self, maps: torch.Tensor) -> None:
+        self.maps = maps
+
+    def result(self) -> torch.Tensor:
+        return self.maps
+
+
+@every_loss
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("include_background", [True, False])
+def test_all_forms_of_a_target_mean_the_same(
+    make: Callable[..., DistanceMapLoss], ndim: int, include_background: bool
+) -> None:
+    labels = label_map(ndim, classes=CLASSES)
+    prediction = logits(labels, CLASSES)
+    loss = (
+        make(include_background, softmax=True)
+        if make is losses.BoundaryLoss
+        else make(include_background=include_background, softmax=True)
+    )
+    expected = loss(prediction, labels)
+    assert expected != 0
+    channels = one_hot(labels, CLASSES)
+    forms = {
+        "uint8": labels.to(torch.uint8),
+        "int16, a channel": labels.unsqueeze(1).to(torch.int16),
+        "float labels": labels.float(),
+        "numpy": labels.numpy(),
+        "transposed memory": labels.transpose(1, -1).contiguous().transpose(1, -1),
+        "one-hot floats": channels,
+        "one-hot bool": channels.bool(),
+        "one-hot int": channels.int(),
+    }
+    for name, target in forms.items():
+        torch.testing.assert_close(loss(prediction, target), expected, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_overlapping_regions_are_measured_one_by_one() -> None:
+    labels = label_map(3)
+    regions = torch.stack([labels > 0, labels == 2], dim=1)
+    prediction = logits(labels.clamp(max=1), 2)
+    both = losses.BoundaryLoss(sigmoid=True, reduction="none")(prediction, regions)
+    for k in range(2):
+        alone = losses.BoundaryLoss(sigmoid=True, reduction="none")(prediction[:, k : k + 1], regions[:, k])
+        torch.testing.assert_close(both[:, k : k + 1], alone)
+
+
+def test_single_channel_targets_are_masks() -> None:
+    labels = label_map(3, classes=2)
+    prediction = logits(labels, 1)
+    loss = losses.BoundaryLoss(sigmoid=True)
+    expected = loss(prediction, labels.bool())
+    for target in (labels, labels.unsqueeze(1), labels.float(), labels * 7):
+        torch.testing.assert_close(loss(prediction, target), expected)
+
+
+@pytest.mark.parametrize("setting", ["softmax", "to_onehot_y", "include_background"])
+def test_single_channel_predictions_warn_of_settings_without_effect(setting: str) -> None:
+    labels = label_map(3, classes=2)
+    prediction = torch.sigmoid(logits(labels, 1))
+    loss = losses.BoundaryLoss(**{setting: setting != "include_background"})
+    with pytest.warns(UserWarning, match=rf"single channel prediction, `{setting}=\w+` ignored"):
+        value = loss(prediction, labels.unsqueeze(1))
+    torch.testing.assert_close(value, losses.BoundaryLoss()(prediction, labels.unsqueeze(1)))
+
+
+def test_soft_targets_of_the_hausdorff_loss_stay_soft() -> None:
+    labels = label_map(2, batch=1)
+    soft = 0.8 * one_hot(labels, CLASSES) + 0.2 / CLASSES
+    prediction = torch.softmax(logits(labels, CLASSES), 1)
+    hard = losses.HausdorffDTLoss(include_background=True, reduction="none")(prediction, labels)
+    mixed = losses.HausdorffDTLoss(include_background=True, reduction="none")(prediction, soft)
+    assert not torch.allclose(hard, mixed)
+
+
+@every_loss
+@pytest.mark.parametrize("include_background", [True, False])
+def test_a_map_handed_in_replaces_the_computed_one(
+    make: Callable[..., DistanceMapLoss], include_background: bool
+) -> None:
+    labels = label_map(3)
+    prediction = logits(labels, CLASSES)
+    settings = {"softmax": True, "include_background": include_background, "normalize": "max"}
+    loss = make(**settings, spacing=[2.0, 1.0, 0.5])
+    expected = loss(prediction, labels)
+    maps = loss.target_map(labels, CLASSES)
+    assert maps.shape[1] == CLASSES - (not include_background)
+    torch.testing.assert_close(loss(prediction, labels, distance_map=maps), expected)
+    torch.testing.assert_close(loss(prediction, labels, distance_map=Pending(maps)), expected)
+    assert not torch.allclose(loss(prediction, labels, distance_map=torch.rand_like(maps)), expected)
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+def test_all_channels_of_a_plain_map_may_be_handed_in(include_background: bool) -> None:
+    labels = label_map(3)
+    prediction = logits(labels, CLASSES)
+    maps = fastsdm.signed_distance(labels, classes=CLASSES)
+    assert maps.isinf().any()
+    loss = losses.BoundaryLoss(include_background, softmax=True)
+    value = loss(prediction, labels, distance_map=maps)
+    torch.testing.assert_close(value, loss(prediction, labels))
+    half = loss(prediction, labels, distance_map=maps.half())
+    torch.testing.assert_close(half, value, rtol=1e-2, atol=1e-3)
+
+
+def test_infinities_of_a_map_follow_the_policy() -> None:
+    labels = torch.zeros(1, 4, 5, 6, dtype=torch.int64)
+    prediction = torch.full((1, 2, 4, 5, 6), 0.25)
+    maps = fastsdm.signed_distance(labels, classes=2)
+    for empty, limit, weight in (("zero", 3.0, 0.0), ("max", 3.0, 3.0), ("max", None, torch.inf)):
+        loss = losses.BoundaryLoss(reduction="none", empty=empty, max_distance=limit)
+        value = loss(prediction, labels, distance_map=maps)
+        torch.testing.assert_close(value, torch.tensor([[-0.25 * weight, 0.25 * weight]]))
+
+
+def test_target_map_of_2d_and_channels() -> None:
+    labels = label_map(2)
+    loss = losses.BoundaryLoss()
+    expected = fastsdm.signed_distance(labels, classes=CLASSES, spatial_dims=2, empty="zero")
+    for target in (labels, labels.unsqueeze(1), one_hot(labels, CLASSES)):
+        torch.testing.assert_close(loss.target_map(target, CLASSES, spatial_dims=2), expected)
+    wider = loss.target_map(labels, CLASSES, spatial_dims=2, spacing=2.0)
+    torch.testing.assert_close(wider, 2 * expected)
+
+
+def test_subclasses_of_tensor_are_taken() -> None:
+    class Image(torch.Tensor):
+        pass
+
+    labels = label_map(3)
+    prediction = logits(labels, CLASSES)
+    loss = losses.BoundaryLoss(softmax=True)
+    torch.testing.assert_close(loss(prediction, labels.as_subclass(Image)), loss(prediction, labels))
+
+
+def test_labels_that_no_channel_stands_for_are_outside_of_all() -> None:
+    labels = label_map(3, batch=1)
+    beyond = torch.where(labels == 2, 40, labels)
+    prediction = torch.softmax(logits(labels, CLASSES), 1)
+    values = losses.BoundaryLoss(reduction="none")(prediction, beyond)
+    expected = losses.BoundaryLoss(reduction="none")(prediction, labels)
+    torch.testing.assert_close(values[:, :2], expected[:, :2])
+    assert values[0, 2] == 0
+    assert np.isfinite(values.numpy()).all()
