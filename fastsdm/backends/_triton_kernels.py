@@ -1,13 +1,13 @@
-"""The two Triton kernels of the `triton` backend; `_triton.py` launches them, `docs/triton.md` explains them.
+"""The Triton kernels of the `triton` backend; `_triton.py` launches them, `docs/triton.md` explains them.
 
-Both work on the *signed field*: one number per voxel and class, positive outside the class and negative inside, whose
-magnitude is the distance to the nearest voxel of the other phase as far as the axes done so far can tell. Only
-sources of the other phase matter to a voxel, so a source of its own phase counts with its magnitude, one of the other
-phase with 0. An infinite magnitude means that no such voxel has been seen.
+Both work on the *signed field*: one number per voxel and class, positive outside the class and negative
+inside, whose magnitude is the distance to the nearest voxel of the other phase as far as the axes done so
+far can tell; infinite where they have seen none. A voxel looks for the other phase only: a source of its own
+phase counts with its magnitude, one of the other phase with 0.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
-# A kernel is parsed by Triton and never runs as Python: its parameters are pointers and scalars of the launch.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# Triton parses a kernel, Python never runs it: its parameters are pointers and scalars of the launch.
 
 import triton
 import triton.language as tl
@@ -18,8 +18,20 @@ COARSE_ROWS = tl.constexpr(8)
 
 @triton.jit
 def _exponent(power):
-    """The k of 2**k, through the float's exponent: no instruction of one vendor, and the interpreter has it."""
+    """The k of 2**k, through the exponent of a float: no vendor's instruction, and the interpreter has it."""
     return (power.to(tl.float32).to(tl.int32, bitcast=True) >> 23).to(tl.float32) - 127.0
+
+
+@triton.jit
+def _highest(bits):
+    """Number of the highest bit set; the second highest goes, or a float might round up to the next power."""
+    return _exponent(bits & ~(bits >> 1))
+
+
+@triton.jit
+def _lowest(bits):
+    """Number of the lowest bit set."""
+    return _exponent(bits & (~bits + 1))
 
 
 @triton.jit(do_not_specialize=["classes", "rows", "width"])
@@ -32,71 +44,63 @@ def _scan_row_kernel(
     width,
     ROWS: tl.constexpr,  # rows per program
 ):
-    """Signed field along the last axis: distance to the nearest voxel of the other phase in the row, in voxels.
+    """Signed field along the last axis: distance to the nearest voxel of the other phase in the row.
 
-    A word is 32 voxels. One bit per voxel marks where a run of equal phase starts (or ends); the last start at or before
-    a voxel is the highest bit up to its own, or was carried over from the words before.
+    One lane per voxel, 32 voxels a step; their phases become the bits of a word, equal in all lanes, and a
+    bit that differs from its neighbour starts (or ends) a run. One sweep measures to the left, one back to
+    the right; what lies beyond the word is carried over.
     """
     blocks = tl.cdiv(rows, ROWS)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     row = (tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS))[:, None]
-    lane = tl.arange(0, 32)[None, :]
-    bit = tl.full([1, 32], 1, tl.uint32) << lane.to(tl.uint32)
-    row_start = row.to(tl.int64) * width
-    labels_ptr += sample * rows * width + row_start
-    place = lane.to(tl.float32)
+    row_start = tl.minimum(row, rows - 1).to(tl.int64) * width
     words = tl.cdiv(width, 32)
+    lane = tl.arange(0, 32)[None, :]
+    place = lane.to(tl.float32)
+    bit = tl.full([1, 32], 1, tl.uint32) << lane.to(tl.uint32)
+    before = bit - 1
 
     for k in range(classes):
         value = tl.load(classes_ptr + k)
+        label_ptr = labels_ptr + sample * rows * width + row_start
         class_ptr = field_ptr + (sample * classes + k) * rows * width + row_start
 
+        previous = (tl.load(label_ptr).to(value.dtype) == value).to(tl.uint32)
         start = tl.full(
             [ROWS, 1], float("-inf"), tl.float32
-        )  # last start of a run, from the word's first voxel on
+        )  # of the last run, counted from the word's voxel 0
         for word in range(words):
             x = word * 32 + lane
-            valid = (row < rows) & (x < width)
-            inside = tl.load(labels_ptr + x, mask=valid, other=0).to(value.dtype) == value
-            inside_left = tl.load(labels_ptr + x - 1, mask=valid & (x > 0), other=0).to(value.dtype) == value
-            starts = valid & (x > 0) & (inside != inside_left)
-            bits = tl.sum(tl.where(starts, bit, 0), axis=1, keep_dims=True)
-            passed = bits & (bit | (bit - 1))
-            # Without its second highest bit a number cannot round up to the next power of two.
-            last = tl.where(passed != 0, _exponent(passed & ~(passed >> 1)), start)
-            tl.store(class_ptr + x, (place - last + 1.0).to(field_ptr.dtype.element_ty), mask=valid)
-            start = tl.where(bits != 0, _exponent(bits & ~(bits >> 1)), start) - 32.0
+            # Beyond its end a row goes on as it ended: no run starts there.
+            inside = tl.load(label_ptr + tl.minimum(x, width - 1)).to(value.dtype) == value
+            phases = tl.sum(tl.where(inside, bit, 0), axis=1, keep_dims=True)
+            starts = phases ^ ((phases << 1) | previous)
+            passed = starts & (before | bit)
+            count = place + 1.0 - tl.where(passed != 0, _highest(passed), start)
+            signed = tl.where(inside, -count, count).to(field_ptr.dtype.element_ty)
+            tl.store(class_ptr + x, signed, mask=(row < rows) & (x < width))
+            start = tl.where(starts != 0, _highest(starts), start) - 32.0
+            previous = phases >> 31
 
-        tl.debug_barrier()  # below, a thread may read what another one wrote
+        tl.debug_barrier()  # from here on a thread may read what another one wrote
+        following = (tl.load(class_ptr + width - 1) < 0).to(tl.uint32)
         end = tl.full(
             [ROWS, 1], float("inf"), tl.float32
-        )  # next end of a run, from the following word's first voxel on
+        )  # of the next run, counted from the next word's voxel 0
         for back in range(words):
             x = (words - 1 - back) * 32 + lane
-            valid = (row < rows) & (x < width)
-            inside = tl.load(labels_ptr + x, mask=valid, other=0).to(value.dtype) == value
-            inside_right = (
-                tl.load(labels_ptr + x + 1, mask=valid & (x + 1 < width), other=0).to(value.dtype) == value
-            )
-            ends = valid & (x + 1 < width) & (inside != inside_right)
-            bits = tl.sum(tl.where(ends, bit, 0), axis=1, keep_dims=True)
-            ahead = bits & ~(bit - 1)
+            to_left = tl.load(class_ptr + tl.minimum(x, width - 1)).to(tl.float32)
+            inside = to_left < 0
+            phases = tl.sum(tl.where(inside, bit, 0), axis=1, keep_dims=True)
+            ends = phases ^ ((phases >> 1) | (following << 31))
+            ahead = ends & ~before
             end += 32.0
-            next_end = tl.where(ahead != 0, _exponent(ahead & (~ahead + 1)), end)
-            end = tl.where(bits != 0, _exponent(bits & (~bits + 1)), end)
-            to_left = tl.load(class_ptr + x, mask=valid, other=0.0).to(tl.float32)
-            distance = tl.minimum(to_left, next_end - place + 1.0)
-            signed = tl.where(inside, -distance, distance).to(field_ptr.dtype.element_ty)
-            tl.store(class_ptr + x, signed, mask=valid)
-
-
-@triton.jit
-def _cost(field, sign, ratio, COUNTS: tl.constexpr):
-    """Squared distance that a source voxel adds for the phase `sign`, in squared voxels of the axis at work."""
-    cost = tl.maximum(field.to(tl.float32) * sign, 0.0)
-    if COUNTS:  # the scan counts voxels, the search squares them
-        cost = cost * cost
-    return cost * ratio
+            to_right = tl.where(ahead != 0, _lowest(ahead), end) + 1.0 - place
+            count = tl.minimum(tl.abs(to_left), to_right)
+            signed = tl.where(inside, -count, count).to(field_ptr.dtype.element_ty)
+            tl.store(class_ptr + x, signed, mask=(row < rows) & (x < width))
+            end = tl.where(ends != 0, _lowest(ends), end)
+            following = phases & 1
 
 
 @triton.jit
@@ -104,10 +108,11 @@ def _nearest(
     source_ptr, stride, length, first, count, origin, rows, sign, ratio,
     COUNTS: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """Lowest cost of each query row, and the source row it comes from, over `count` source rows from `first` on.
+    """Lowest cost of each query row, and the source row it comes from, among `count` source rows.
 
-    `first` differs between columns (lanes), `count` does not: a lane whose range is shorter looks at more rows than it
-    must, and a range that would leave the column is moved back. `rows` and the result count from `origin`.
+    They start at row `first`, which differs between lanes; `count` does not. A lane with fewer sources to
+    look at looks at more than it must, and where that would leave the column its range moves back.
+    Query rows are counted from row `origin`.
     """
     first = tl.minimum(first, length - count)
     source_ptr += first * stride
@@ -115,7 +120,10 @@ def _nearest(
     best = tl.full([ROWS, LANES], float("inf"), tl.float32)
     nearest = tl.full([ROWS, LANES], 0, tl.float32) + source
     for _ in tl.range(0, count, loop_unroll_factor=UNROLL):
-        cost = _cost(tl.load(source_ptr), sign, ratio, COUNTS)[None, :]
+        cost = tl.maximum(tl.load(source_ptr).to(tl.float32) * sign, 0.0)[None, :]
+        if COUNTS:
+            cost *= cost
+        cost *= ratio
         steps = rows - source
         candidate = steps * steps + cost
         nearest = tl.where(candidate < best, source, nearest)
@@ -131,30 +139,62 @@ def _row_of(tile, index, rows):
     return tl.sum(tl.where(rows == index, tile, 0), axis=0)
 
 
+@triton.jit
+def _sources_of_ends(
+    source_ptr, stride, length, start, end, sign, ratio, limit, COUNTS: tl.constexpr, LANES: tl.constexpr
+):
+    """The sources nearest to rows `start` and `end`, upper one first: they enclose those of all rows between.
+
+    A row's own value bounds how far away its source can be, `limit` how far it need be looked for. Without
+    any value nothing bounds it, so that a class that exists never reads as missing.
+    """
+    pair = tl.arange(0, 2)[:, None]
+    rows = start + pair * (end - start)
+    own = tl.max(tl.load(source_ptr + rows * stride).to(tl.float32) * sign, axis=1, keep_dims=True)
+    own = tl.maximum(own, 0.0)
+    if COUNTS:
+        own *= own
+    reach = tl.sqrt(own * ratio)
+    reach = tl.where(reach < float("inf"), tl.minimum(reach, limit), reach) + 1.0  # one row for the rounding
+    first = tl.maximum(tl.min(rows - reach), 0.0).to(tl.int32)
+    last = tl.minimum(tl.max(rows + reach), length - 1.0).to(tl.int32)
+    best, nearest = _nearest(
+        source_ptr, stride, length, tl.full([LANES], 0, tl.int32) + first, last - first + 1, start,
+        (rows - start).to(tl.float32), sign, ratio, COUNTS, 2, LANES, UNROLL=4,
+    )  # fmt: skip
+    of_start = _row_of(nearest, 0, pair)
+    of_end = _row_of(nearest, 1, pair)
+    above = tl.minimum(of_start, of_end)  # equal costs may come in either order
+    # Where every row is beyond the limit, any source will do.
+    beyond = tl.sqrt(_row_of(best, 0, pair)) - (end - start) > limit
+    return above, tl.where(beyond, above, tl.maximum(of_start, of_end))
+
+
 @triton.jit(do_not_specialize=["classes", "length", "stride", "columns"])
 def _search_axis_kernel(
     source_ptr,  # [volumes, columns * length] float: signed field of the axes done so far
     table_ptr,  # [B, 4] float32: ratio, limit, area, unused
-    target_ptr,  # same shape, float32, out: the field with this axis included
+    target_ptr,  # like source, float32, out: the field with this axis included
     classes,
     length,
     stride,
     columns,
-    COUNTS: tl.constexpr,  # the source is the scan's count of voxels, not yet squared
+    COUNTS: tl.constexpr,  # the source is the scan's, not yet squared
     FINAL: tl.constexpr,  # the target is the distance, not its square
     STEP: tl.constexpr,  # rows per coarse row
     LANES: tl.constexpr,  # columns per program
 ):
-    """Signed field along one more axis: minimum over the sources q of a column of `cost(q) + (p - q)^2`.
+    """Signed field along one more axis: the lowest of `cost(q) + (p - q)^2` over the rows q of a column.
 
-    A program owns a segment of `COARSE_ROWS * STEP` rows of `LANES` columns. The source that is nearest to row p
-    moves down the column as p does (the costs form a totally monotone matrix: Aggarwal et al., Algorithmica 2, 1987,
-    doi:10.1007/BF01840359), so the nearest sources of two rows enclose those of all rows between them.
+    A program owns a segment of `COARSE_ROWS * STEP` rows of `LANES` columns, and treats one phase after the
+    other. As row p goes down the column its nearest source never goes up: the costs form a totally monotone
+    matrix (Aggarwal et al., Algorithmica 2, 1987, doi:10.1007/BF01840359). So the sources of two rows
+    enclose those of all rows between them, and the work is bounded wherever the sources are.
     """
     SEGMENT: tl.constexpr = COARSE_ROWS * STEP
     segments = tl.cdiv(length, SEGMENT)
     tiles = tl.cdiv(columns, LANES)
-    segment = tl.program_id(0) % segments  # neighbours in launch order share their sources' cache lines
+    segment = tl.program_id(0) % segments  # programs that share a column are neighbours in launch order
     tile = tl.program_id(0) // segments % tiles
     volume = tl.program_id(0) // segments // tiles
 
@@ -165,7 +205,7 @@ def _search_axis_kernel(
 
     column = tile * LANES + tl.arange(0, LANES)
     valid = column < columns
-    column = tl.minimum(column, columns - 1)  # surplus lanes read the last column and store nothing
+    column = tl.minimum(column, columns - 1)  # a surplus lane reads the last column and stores nothing
     base = (volume.to(tl.int64) * columns + column // stride * stride) * length + column % stride
     stride = stride.to(tl.int64)
     source_ptr += base
@@ -174,63 +214,40 @@ def _search_axis_kernel(
     start = segment * SEGMENT
     end = tl.minimum(start + SEGMENT, length) - 1
     step = tl.arange(0, STEP)[:, None]
+    coarse = tl.arange(0, COARSE_ROWS)[:, None]
     most = tl.full([STEP, LANES], 0, tl.float32)
     least = tl.full([STEP, LANES], 0, tl.float32)
     for row in range(start, end + 1, STEP):
-        own = tl.load(source_ptr + (row * stride + step * stride), mask=row + step <= end, other=0.0).to(
-            tl.float32
-        )
+        own = tl.load(source_ptr + (row + step) * stride, mask=row + step <= end, other=0.0).to(tl.float32)
         most = tl.maximum(most, own)
         least = tl.minimum(least, own)
     has_outside = tl.max(most) > 0
     has_inside = tl.min(least) < 0
 
-    pair = tl.arange(0, 2)[:, None]
-    coarse = tl.arange(0, COARSE_ROWS)[:, None]
     for phase in range(2):
         sign = 1.0 - 2.0 * phase
         if (has_outside & (phase == 0)) | (has_inside & (phase == 1)):
-            # 1. The segment's two end rows, among every source that can be nearer than their own.
-            end_rows = start + pair * (end - start)
-            end_costs = _cost(tl.load(source_ptr + end_rows * stride), sign, ratio, COUNTS)
-            reach = tl.sqrt(tl.max(end_costs, axis=1, keep_dims=True))
-            reach = (
-                tl.where(reach < float("inf"), tl.minimum(reach, limit), reach) + 1.0
-            )  # a row for the rounding
-            low = tl.maximum(tl.min(end_rows - reach), 0.0).to(tl.int32)
-            high = tl.minimum(tl.max(end_rows + reach), length - 1.0).to(tl.int32)
-            best_ends, nearest_ends = _nearest(
-                source_ptr, stride, length, tl.full([LANES], 0, tl.int32) + low, high - low + 1, start,
-                (end_rows - start).to(tl.float32), sign, ratio, COUNTS, 2, LANES, 4,
-            )  # fmt: skip
-            one = _row_of(nearest_ends, 0, pair)
-            other = _row_of(nearest_ends, 1, pair)
-            above = tl.minimum(one, other)  # ties may come in either order
-            below = tl.maximum(one, other)
-            # A whole segment beyond the limit needs only some finite value beyond it.
-            beyond = tl.sqrt(_row_of(best_ends, 0, pair)) - SEGMENT > limit
-            below = tl.where(beyond, above, below)
-
-            # 2. Every STEP-th row, between the sources of the end rows.
-            _coarse_best, nearest_coarse = _nearest(
+            above, below = _sources_of_ends(
+                source_ptr, stride, length, start, end, sign, ratio, limit, COUNTS, LANES
+            )
+            _costs, nearest = _nearest(
                 source_ptr, stride, length, above, tl.max(below - above) + 1, start,
-                (coarse * STEP).to(tl.float32), sign, ratio, COUNTS, COARSE_ROWS, LANES, 2,
+                (coarse * STEP).to(tl.float32), sign, ratio, COUNTS, COARSE_ROWS, LANES, UNROLL=2,
             )  # fmt: skip
-
-            # 3. The rows between two coarse rows, between the sources of these.
             for i in range(0, tl.cdiv(end - start + 1, STEP)):
-                following = tl.where(i + 1 < COARSE_ROWS, _row_of(nearest_coarse, i + 1, coarse), below)
+                next_above = tl.where(i + 1 < COARSE_ROWS, _row_of(nearest, i + 1, coarse), below)
                 row = start + i * STEP
-                offset = row * stride + step * stride
+                offset = (row + step) * stride
                 own = tl.load(source_ptr + offset, mask=(row + step <= end) & valid[None, :], other=0.0)
                 mine = own.to(tl.float32) * sign > 0
                 if tl.max(mine.to(tl.int32)) > 0:
-                    low_lane = tl.minimum(above, following)
-                    best, _nearest_row = _nearest(
-                        source_ptr, stride, length, low_lane, tl.max(tl.maximum(above, following) - low_lane) + 1, row,
-                        step.to(tl.float32), sign, ratio, COUNTS, STEP, LANES, 1,
+                    first = tl.minimum(above, next_above)
+                    count = tl.max(tl.maximum(above, next_above) - first) + 1
+                    best, _sources = _nearest(
+                        source_ptr, stride, length, first, count, row,
+                        step.to(tl.float32), sign, ratio, COUNTS, STEP, LANES, UNROLL=1,
                     )  # fmt: skip
                     if FINAL:
                         best = tl.sqrt_rn(best * area)
                     tl.store(target_ptr + offset, best * sign, mask=mine)
-                above = following
+                above = next_above
