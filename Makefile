@@ -37,5 +37,14 @@ fix: $(STAMP)  ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Without site the editable install stays out of the way and the sanitized one is found first.
+sanitize: $(STAMP)  ## the native backend's tests with its kernel built under ASan and UBSan
+	rm -rf build/sanitize
+	$(BIN)/pip install --quiet --no-deps --target build/sanitize -C build-dir=build/sanitize-cmake \
+	    -C cmake.define.FASTSDM_SANITIZE=ON .
+	PYTHONPATH=build/sanitize:$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -S $(BIN)/pytest tests/backends -k native
+
 clean:  ## remove the virtual environment and everything built
 	rm -rf $(VENV) build out .pytest_cache .mypy_cache .ruff_cache
