@@ -1,0 +1,1 @@
+"""Throughput, memory and training cost of fastsdm beside its peers; `python -m benchmarks` runs it all."""

@@ -1,0 +1,134 @@
+"""Times of several contenders, taken in turns so that a slow spell of the machine meets all of them."""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import torch
+
+#: Takes the number of the round, so that a run on a device can rotate its input buffers.
+Run: TypeAlias = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: median, 20th and 80th percentile over the repeats."""
+
+    median_s: float
+    p20_s: float
+    p80_s: float
+    repeats: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Timing:
+        """The summary of these times."""
+        low, middle, high = np.percentile(seconds, (20, 50, 80))
+        return cls(float(middle), float(low), float(high), len(seconds))
+
+
+class Clock(Protocol):
+    """Measures one call."""
+
+    def timed(self, run: Run, round_: int) -> tuple[float, object]:
+        """Seconds that the call took, and what it returned."""
+
+
+class HostClock:
+    """Wall clock of calls that are done when they return."""
+
+    def timed(self, run: Run, round_: int) -> tuple[float, object]:
+        """Seconds that the call took, and what it returned."""
+        start = time.perf_counter()
+        result = run(round_)
+        return time.perf_counter() - start, result
+
+
+class DeviceClock:
+    """CUDA events on torch's current stream: from before the first kernel to after the last."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def timed(self, run: Run, round_: int) -> tuple[float, object]:
+        """Seconds that the call took, and what it returned."""
+        with torch.cuda.device(self._device):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+            start.record()
+            result = run(round_)
+            end.record()
+            end.synchronize()
+        return start.elapsed_time(end) / 1000, result
+
+
+def clock_for(device: torch.device) -> Clock:
+    """The clock that sees the work of `device`."""
+    return DeviceClock(device) if device.type == "cuda" else HostClock()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much time one contender may take on one case.
+
+    Attributes:
+        seconds: it is repeated until this is used up, and at least once; a contender whose first call is
+            foreseen to take longer is left out.
+        most: repeats never exceed this.
+    """
+
+    seconds: float
+    most: int = 15
+
+    def repeats(self, first_s: float) -> int:
+        """How often a contender is timed whose first call took `first_s`."""
+        return max(1, min(self.most, int(self.seconds / max(first_s, 1e-9))))
+
+
+def interleaved(
+    runs: Mapping[str, Run], first_s: Mapping[str, float], budget: Budget, clock: Clock, *, seed: int = 0
+) -> dict[str, Timing]:
+    """Time contenders that have run once already.
+
+    Each round calls every contender once, in an order drawn anew, until its repeats are used up: slow
+    contenders leave after the first rounds. A result is freed before the next call starts.
+
+    Args:
+        runs: contenders by name.
+        first_s: seconds of each one's first call, which is not part of the result.
+        budget: of each contender.
+        clock: what measures a call.
+        seed: of the order.
+
+    Returns:
+        The timing of each contender.
+    """
+    left = {name: budget.repeats(first_s[name]) for name in runs}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    order = random.Random(seed)
+    with _no_garbage_collection():
+        for round_ in range(max(left.values(), default=0)):
+            names = [name for name in runs if left[name] > round_]
+            for name in order.sample(names, len(names)):
+                taken, result = clock.timed(runs[name], round_)
+                del result
+                seconds[name].append(taken)
+    return {name: Timing.of(taken) for name, taken in seconds.items()}
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
