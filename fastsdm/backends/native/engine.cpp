@@ -8,9 +8,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <memory>
-#include <new>
 #include <stdexcept>
 #include <system_error>
 #include <thread>
@@ -27,6 +27,12 @@ constexpr Index kVoxelsPerThread = 1 << 15;
 constexpr Index kVoxelsPerGrain = 1 << 14;
 
 Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
+
+// What Kernel::relax_columns asks for; lanes of either width fill the same bytes.
+Index scratch_bytes(Index length, Index float_lanes) {
+  const Index rows = round_up(length, kBlock);
+  return (rows * kTileColumns + 2 * (rows + rows / kBlock) * float_lanes) * static_cast<Index>(sizeof(float));
+}
 
 // The smallest float not below x.
 float float_above(double x) {
@@ -70,25 +76,30 @@ struct Geometry {
   Finish finish;
 };
 
+// What a thread has to itself.
+struct alignas(64) Worker {
+  unsigned char* scratch;
+  std::uint8_t* phase;
+  bool far = false;
+};
+
 // Runs item(i, worker) for every i below `items`; they are handed out in order, `grain` at a time.
 template <class Item>
-void parallel_for(Index items, Index grain, int workers, const Item& item) {
+void parallel_for(Index items, Index grain, std::vector<Worker>& workers, const Item& item) {
   std::atomic<Index> next{0};
-  const auto work = [&](int worker) noexcept {
+  const auto work = [&](Worker& worker) noexcept {
     for (Index begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < items;) {
       for (Index i = begin; i < std::min(begin + grain, items); ++i) item(i, worker);
     }
   };
   std::vector<std::thread> threads;
-  threads.reserve(static_cast<std::size_t>(workers - 1));
+  threads.reserve(workers.size());
   try {
-    while (static_cast<int>(threads.size()) < workers - 1) {
-      threads.emplace_back(work, static_cast<int>(threads.size()) + 1);
-    }
+    for (std::size_t i = 1; i < workers.size(); ++i) threads.emplace_back(work, std::ref(workers[i]));
   } catch (const std::system_error&) {
     // The system grants no more threads: those there are do all the work.
   }
-  work(0);
+  work(workers.front());
   for (std::thread& thread : threads) thread.join();
 }
 
@@ -100,24 +111,23 @@ class Engine {
     fold_axes();
     plane_ = height_ * width_;
     volume_ = depth_ * plane_;
-    const Index total = problem.batch * classes_ * volume_;
-    workers_ = static_cast<int>(std::clamp<Index>(total / kVoxelsPerThread, 1, std::max(threads, 1)));
     make_geometries();
     phases_seen_ = std::vector<std::atomic<unsigned>>(static_cast<std::size_t>(problem.batch * classes_));
-    relax_bytes_ = round_up(scratch_bytes(std::max(depth_, height_), kernel.float_lanes), kScratchAlignment);
-    worker_bytes_ = relax_bytes_ + round_up(width_ + kPhasePadding, kScratchAlignment);
-    scratch_.reset(new unsigned char[static_cast<std::size_t>(workers_ * worker_bytes_ + kScratchAlignment)]);
+    const Index wanted = problem.batch * classes_ * volume_ / kVoxelsPerThread;
+    make_workers(std::clamp<Index>(wanted, 1, std::max(threads, 1)));
   }
 
   void run() {
     const Index slabs = problem_.batch * depth_ * classes_;
-    parallel_for(slabs, grain(plane_), workers_, [this](Index i, int worker) {
+    parallel_for(slabs, grain(plane_), workers_, [this](Index i, Worker& worker) {
       const Index k = i % classes_, z = i / classes_ % depth_, b = i / classes_ / depth_;
       fill_slab(b, k, z, worker);
     });
     const Index tiles = (plane_ + kTileColumns - 1) / kTileColumns;
-    parallel_for(problem_.batch * classes_ * tiles, grain(depth_ * kTileColumns), workers_,
-                 [this, tiles](Index i, int worker) { finish_tile(i / tiles, i % tiles * kTileColumns, worker); });
+    const Index all = problem_.batch * classes_ * tiles;
+    parallel_for(all, grain(depth_ * kTileColumns), workers_, [this, tiles](Index i, Worker& worker) {
+      finish_tile(i / tiles, i % tiles * kTileColumns, worker);
+    });
   }
 
  private:
@@ -156,35 +166,49 @@ class Engine {
             {static_cast<float>(unit), float_above(limit)}};
   }
 
-  void fill_slab(Index b, Index k, Index z, int worker) {
+  // All memory is taken here, before any thread starts, so a thread cannot fail.
+  void make_workers(Index count) {
+    const Index longest = std::max(depth_, height_);
+    const Index relax = round_up(scratch_bytes(longest, kernel_.float_lanes), kScratchAlignment);
+    const Index each = relax + round_up(width_ + kPhasePadding, kScratchAlignment);
+    scratch_.reset(new unsigned char[static_cast<std::size_t>(count * each + kScratchAlignment)]);
+    const auto address = reinterpret_cast<std::uintptr_t>(scratch_.get());
+    const Index misaligned = static_cast<Index>(address % kScratchAlignment);
+    unsigned char* next = scratch_.get() + (kScratchAlignment - misaligned);
+    for (Index i = 0; i < count; ++i, next += each) workers_.push_back({next, next + relax});
+  }
+
+  void fill_slab(Index b, Index k, Index z, Worker& worker) {
     const std::optional<ClassPattern>& pattern = problem_.classes[static_cast<std::size_t>(k)];
     if (!pattern) return;
     const Geometry& g = geometry_of(b);
-    std::uint8_t* const phase = scratch(worker) + relax_bytes_;
     const unsigned char* const labels = static_cast<const unsigned char*>(problem_.labels) +
                                         (b * volume_ + z * plane_) * problem_.label_bytes;
     float* const slab = problem_.maps + (b * classes_ + k) * volume_ + z * plane_;
     unsigned seen = 0;
     for (Index y = 0; y < height_; ++y) {
-      match_row_(labels + y * width_ * problem_.label_bytes, pattern->value, pattern->inverted, width_, phase);
-      seen |= kernel_.scan_row(phase, width_, g.cap, slab + y * width_);
+      match_row_(labels + y * width_ * problem_.label_bytes, pattern->value, pattern->inverted, width_,
+                 worker.phase);
+      seen |= kernel_.scan_row(worker.phase, width_, g.cap, slab + y * width_);
     }
     phases_seen(b * classes_ + k).fetch_or(seen, std::memory_order_relaxed);
     if (seen != (kInside | kOutside)) return;  // one phase only: no value can fall
     if (height_ == 1) return;
+    const Axis middle = g.middle.axis(height_, width_);
     for (Index x = 0; x < width_; x += kTileColumns) {
-      kernel_.relax_columns(slab + x, std::min(kTileColumns, width_ - x), g.middle.axis(height_, width_), nullptr,
-                            scratch(worker));
+      const Index columns = std::min(kTileColumns, width_ - x);
+      kernel_.relax_columns(slab + x, columns, middle, nullptr, worker.scratch, worker.far);
     }
   }
 
-  void finish_tile(Index map, Index column, int worker) {
+  void finish_tile(Index map, Index column, Worker& worker) {
     const Index b = map / classes_, k = map % classes_, columns = std::min(kTileColumns, plane_ - column);
     const Geometry& g = geometry_of(b);
     float* const tile = problem_.maps + map * volume_ + column;
     const unsigned seen = phases_seen(map).load(std::memory_order_relaxed);
     if (seen == (kInside | kOutside)) {
-      kernel_.relax_columns(tile, columns, g.first.axis(depth_, plane_), &g.finish, scratch(worker));
+      kernel_.relax_columns(tile, columns, g.first.axis(depth_, plane_), &g.finish, worker.scratch,
+                            worker.far);
     } else if (g.cap != kInfinity || !problem_.classes[static_cast<std::size_t>(k)]) {
       for (Index z = 0; z < depth_; ++z) {
         std::fill_n(tile + z * plane_, columns, seen == kInside ? -kInfinity : kInfinity);
@@ -198,24 +222,18 @@ class Engine {
     return geometries_[geometry_of_sample_[static_cast<std::size_t>(b)]];
   }
   std::atomic<unsigned>& phases_seen(Index map) { return phases_seen_[static_cast<std::size_t>(map)]; }
-  unsigned char* scratch(int worker) const {
-    const auto address = reinterpret_cast<std::uintptr_t>(scratch_.get());
-    return scratch_.get() + (kScratchAlignment - address % kScratchAlignment) % kScratchAlignment +
-           worker * worker_bytes_;
-  }
 
   const Problem& problem_;
   const Kernel& kernel_;
   const Index classes_;
   Index depth_ = 1, height_ = 1, width_ = 1, plane_ = 1, volume_ = 1;
   int depth_axis_ = 0, height_axis_ = 1, width_axis_ = 2;
-  int workers_ = 1;
   Kernel::MatchRow match_row_ = nullptr;
   std::vector<Geometry> geometries_;
   std::vector<std::size_t> geometry_of_sample_;
   std::vector<std::atomic<unsigned>> phases_seen_;
-  Index relax_bytes_ = 0, worker_bytes_ = 0;
-  std::unique_ptr<unsigned char[]> scratch_;
+  std::vector<Worker> workers_;
+  std::unique_ptr<unsigned char[]> scratch_;  // of all of them
 };
 
 }  // namespace

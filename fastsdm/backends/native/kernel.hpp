@@ -49,17 +49,15 @@ struct Kernel {
   unsigned (*scan_row)(std::uint8_t* phase, Index width, float cap, float* row);
 
   // Lowers `count` (at most kTileColumns) neighbouring columns of signed squares to the minimum along an
-  // axis, in place; with `finish`, writes signed distances instead.
-  void (*relax_columns)(float* columns, Index count, const Axis& axis, const Finish* finish, void* scratch);
+  // axis, in place; with `finish`, writes signed distances instead. `scratch`, aligned to kScratchAlignment,
+  // holds in vectors the tile and per phase a strip and the minima of its blocks, rows rounded up to kBlock.
+  // `far` carries from one call of a thread to its next whether answers were too far for 16-bit lanes: it
+  // changes the time, never the result.
+  void (*relax_columns)(float* columns, Index count, const Axis& axis, const Finish* finish, void* scratch,
+                        bool& far);
 };
 
 constexpr Index kPhasePadding = 16;
 constexpr Index kScratchAlignment = 64;
-
-// Bytes of scratch that relax_columns needs: the tile, and per phase a strip with the minima of its blocks.
-constexpr Index scratch_bytes(Index length, Index lanes) {
-  const Index rows = (length + kBlock - 1) / kBlock * kBlock;
-  return (rows * kTileColumns + 2 * (rows + rows / kBlock) * lanes) * static_cast<Index>(sizeof(float));
-}
 
 }  // namespace fastsdm

@@ -1,5 +1,6 @@
 // Included by kernel_baseline.cpp only: arrays of four, left to the compiler to vectorise.
 #include <math.h>
+#include <string.h>
 
 namespace fastsdm::FASTSDM_ISA {
 namespace {
@@ -15,7 +16,7 @@ struct Floats {
   static Floats splat(T x) { return {{x, x, x, x}}; }
   static Floats iota() { return {{0, 1, 2, 3}}; }
   static Floats from_floats(const float* p) { return load(p); }
-  void store(T* p) const { std::memcpy(p, v, sizeof v); }
+  void store(T* p) const { memcpy(p, v, sizeof v); }
   void expand(Floats (&parts)[1]) const { parts[0] = *this; }
 };
 
