@@ -80,7 +80,7 @@ def _to_check(backend: str | None, device: str | None) -> list[_Verdict]:
     if backend is not None:
         with one_line_errors(ValueError, code=USAGE):
             registry.get(backend)
-        if not statuses[backend].available:
+        if device is None and not statuses[backend].available:
             fail(f"backend '{backend}' is unavailable: {statuses[backend].reason}", USAGE)
     verdicts = []
     for name in statuses if backend is None else [backend]:
@@ -98,7 +98,7 @@ def _to_check(backend: str | None, device: str | None) -> list[_Verdict]:
             elif backend is not None:
                 fail(f"backend '{backend}' is unavailable on {candidate}: {reason}", USAGE)
     if not verdicts:
-        fail(f"no backend can run on {device}", USAGE)
+        fail("no backend can run here", USAGE)
     return verdicts
 
 

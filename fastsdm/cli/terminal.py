@@ -55,4 +55,6 @@ def usable_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # how torch refuses depends on how it was built
         fail(f"--device: {name} cannot be used here ({str(error).splitlines()[0]})", USAGE)
+    if device.type == "meta":
+        fail("--device: meta cannot be used here (tensors on it hold no values)", USAGE)
     return device
