@@ -1,0 +1,177 @@
+"""``fastsdm view``: the figure shows the object in true proportions, and bad input is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+import fastsdm
+from fastsdm import testing
+from fastsdm.cli import view as view_module
+from fastsdm.cli.figure import Plane, Scale
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Every figure that the command makes."""
+    figures: list[Figure] = []
+    real = view_module._figure
+
+    def kept(*arguments) -> Figure:
+        figures.append(real(*arguments))
+        return figures[-1]
+
+    monkeypatch.setattr(view_module, "_figure", kept)
+    return figures
+
+
+@pytest.fixture
+def blob(tmp_path: Path) -> Path:
+    """A block of 6 x 8 x 4 voxels of label 2 beside one voxel of label 1."""
+    labels = np.zeros((20, 24, 16), np.uint8)
+    labels[7:13, 8:16, 6:10] = 2
+    labels[0, 0, 0] = 1
+    np.save(tmp_path / "blob.npy", labels)
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(labels, affine), tmp_path / "blob.nii")
+    return tmp_path / "blob.npy"
+
+
+def panels(figure: Figure) -> list:
+    return [axes for axes in figure.axes if axes.get_xlabel()]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+def test_writes_the_format_asked_for(command, blob: Path, suffix: str) -> None:
+    out = blob.with_name(f"figure{suffix}")
+    done = command("view", blob, "-o", out, "--label", "2")
+    assert done.exit_code == 0
+    assert "blob.npy (label 2) cut at voxel 7, 8, 6; distances from -1.5" in done.stdout
+    assert out.read_bytes()[:5] in (b"\x89PNG\r", b"%PDF-", b"<?xml")
+
+
+def test_the_picture_holds_colour(command, blob: Path) -> None:
+    command("view", blob, "-o", blob.with_name("f.png"), "--label", "2")
+    picture = imread(blob.with_name("f.png"))[..., :3]
+    spread = picture.max(axis=-1) - picture.min(axis=-1)
+    assert (spread > 0.3).mean() > 0.1
+
+
+def test_slices_show_the_map_in_true_proportions(command, blob: Path, drawn) -> None:
+    assert (
+        command("view", blob.with_name("blob.nii"), "-o", blob.with_name("f.png"), "--label", "2").exit_code
+        == 0
+    )
+    shown = panels(drawn[0])
+    assert [axes.get_xlabel() for axes in shown] == [
+        "posterior to anterior (units of spacing)",
+        "left to right (units of spacing)",
+        "left to right (units of spacing)",
+    ]
+    width, height = drawn[0].get_size_inches()
+    for axes in shown:
+        box, x, y = axes.get_position(), axes.get_xlim(), axes.get_ylim()
+        assert box.width * width / (x[1] - x[0]) == pytest.approx(
+            box.height * height / (y[1] - y[0]), rel=1e-3
+        )
+    labels = np.load(blob)
+    distance = fastsdm.signed_distance(labels == 2, spacing=(1, 2, 3), convention="midline")
+    image = shown[0].images[0]
+    left, _, bottom, _ = image.get_extent()
+    j, k = round((left + 1) / 2), round((bottom + 1.5) / 3)
+    rows, columns = image.get_array().shape
+    np.testing.assert_allclose(image.get_array(), distance[7, j : j + columns, k : k + rows].T, rtol=1e-6)
+
+
+def test_array_rows_run_down_the_page(command, blob: Path, drawn) -> None:
+    command("view", blob, "-o", blob.with_name("f.png"), "--label", "2", "--at", "8,9,7")
+    for axes in panels(drawn[0]):
+        low, high = axes.get_ylim()
+        assert low > high
+    assert [axes.get_title("left") for axes in panels(drawn[0])] == [
+        "axis 0 at 8",
+        "axis 1 at 9",
+        "axis 2 at 7",
+    ]
+
+
+def test_a_cut_beside_the_object_is_inside_the_figure(command, blob: Path, drawn) -> None:
+    assert (
+        command("view", blob, "-o", blob.with_name("f.png"), "--label", "2", "--at", "0,0,0").exit_code == 0
+    )
+    assert panels(drawn[0])[0].get_ylim()[1] <= 0
+
+
+def test_contours_are_drawn_over_an_image(command, blob: Path, drawn) -> None:
+    image = testing.noise((20, 24, 16)).astype(np.float32)
+    np.save(blob.with_name("image.npy"), image)
+    out = blob.with_name("f.png")
+    done = command("view", blob, "-o", out, "--label", "2", "--image", blob.with_name("image.npy"))
+    assert done.exit_code == 0
+    assert set(np.unique(panels(drawn[0])[0].images[0].get_array())) == {0.0, 1.0}
+
+
+def test_two_dimensions_make_one_panel(command, tmp_path: Path, drawn) -> None:
+    np.save(tmp_path / "flat.npy", testing.blobs((30, 40), sigma=4))
+    assert command("view", tmp_path / "flat.npy", "-o", tmp_path / "f.png", "--spacing", "2,1").exit_code == 0
+    (axes,) = panels(drawn[0])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (
+        "axis 1 (units of spacing)",
+        "axis 0 (units of spacing)",
+    )
+
+
+def test_zero_level_lies_between_the_voxels() -> None:
+    mask = np.zeros((1, 9), bool)
+    mask[0, :4] = True
+    distance = np.repeat(
+        fastsdm.signed_distance(mask, spatial_dims=2, spacing=0.5, convention="midline"), 5, axis=0
+    )
+    axes = Figure().add_subplot()
+    Plane((0.5, 0.5)).contour(axes, distance, [0.0])
+    (line,) = axes.collections[0].get_paths()
+    np.testing.assert_allclose(line.vertices[:, 0], 1.75)
+
+
+def test_levels_are_round_and_on_both_sides() -> None:
+    levels = Scale.of([np.array([-10.5, 70.0])]).levels
+    assert 0.0 not in levels
+    assert len([level for level in levels if level < 0]) >= 3
+    assert len([level for level in levels if level > 0]) >= 4
+    assert all(level == round(level, 1) for level in levels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("blob.npy", "-o", "f.jpeg"), "f.jpeg: the name must end in one of .png, .pdf, .svg"),
+        (("blob.npy", "-o", "taken.png"), "exists already; --force overwrites it"),
+        (("blob.npy", "-o", "f.png", "--label", "9"), "nothing to draw, label 9 is absent"),
+        (("full.npy", "-o", "f.png"), "nothing to draw, non-zero fills the volume"),
+        (
+            ("blob.npy", "-o", "f.png", "--at", "1,2"),
+            "--at: must be a voxel of the volume of shape (20, 24, 16)",
+        ),
+        (("blob.npy", "-o", "f.png", "--at", "1,2,16"), "--at: must be a voxel"),
+        (("blob.npy", "-o", "f.png", "--at", "a,b,c"), "--at: must be a voxel"),
+        (("blob.npy", "-o", "f.png", "--image", "full.npy"), "--image: must have the shape of the labels"),
+        (("blob.npy", "-o", "f.png", "--spacing", "-1"), "spacing: must be positive"),
+        (("blob.npy", "-o", "f.png", "--backend", "cupy"), "backend 'cupy' is unavailable"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_file(command, blob: Path, arguments, message: str) -> None:
+    np.save(blob.with_name("full.npy"), np.ones((4, 4, 4), np.uint8))
+    blob.with_name("taken.png").write_text("precious")
+    before = set(blob.parent.iterdir())
+    paths = [blob.parent / part if "." in part and part[0].isalpha() else part for part in arguments]
+    done = command("view", *paths)
+    assert done.exit_code == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert set(blob.parent.iterdir()) == before
+    assert blob.with_name("taken.png").read_text() == "precious"
