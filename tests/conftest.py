@@ -12,8 +12,8 @@ import torch
 from fastsdm import registry, testing
 from fastsdm._types import Backend
 
-# Workers that share the processors with each other are quicker with a thread each; what threads do to a result is
-# tested where they are asked for by number.
+# Workers that share the processors are quicker with a thread each; what threads do to a result is tested
+# where they are asked for by number.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
