@@ -16,21 +16,29 @@ _LONGEST_HALF_ROW = 2048
 _COARSE_ROWS = 8
 #: Chosen by count of instructions (docs/triton.md): few end rows for long axes, short ranges for short ones.
 _LONGEST_SHORT_AXIS = 128
+_SHORT_STEP = 8
 _OLDEST_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """What one program, always a single warp, works on: rows of the scan, columns of the search."""
+    """What one program, always a single warp, works on.
+
+    Attributes:
+        rows: rows of the scan.
+        columns: columns of the search.
+        long_step: rows per coarse row of the search where the axis is long.
+    """
 
     rows: int
     columns: int
+    long_step: int
 
 
-NVIDIA = Tiles(rows=4, columns=32)
-AMD = Tiles(rows=8, columns=64)
+NVIDIA = Tiles(rows=4, columns=32, long_step=16)
+AMD = Tiles(rows=8, columns=64, long_step=8)  # 16 would spill the row masks' registers
 #: The interpreter takes time per operation, whatever its size.
-INTERPRETER = Tiles(rows=2048, columns=2048)
+INTERPRETER = Tiles(rows=2048, columns=2048, long_step=16)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def passes(
     for axis in reversed(range(len(spatial) - 1)):
         length, stride = spatial[axis], math.prod(spatial[axis + 1 :])
         columns = voxels // length
-        step = 8 if length <= _LONGEST_SHORT_AXIS else 16
+        step = _SHORT_STEP if length <= _LONGEST_SHORT_AXIS else tiles.long_step
         first, final = len(launches) == 1, axis == 0
         launches.append(
             Pass(

@@ -53,7 +53,7 @@ def _scan_row_kernel(
     blocks = tl.cdiv(rows, ROWS)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     row = (tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS))[:, None]
-    row_start = tl.minimum(row, rows - 1).to(tl.int64) * width
+    row_start = tl.minimum(row, rows - 1).to(tl.int64) * width  # a surplus row does the last one again
     words = tl.cdiv(width, 32)
     lane = tl.arange(0, 32)[None, :]
     place = lane.to(tl.float32)
@@ -78,7 +78,7 @@ def _scan_row_kernel(
             passed = starts & (before | bit)
             count = place + 1.0 - tl.where(passed != 0, _highest(passed), start)
             signed = tl.where(inside, -count, count).to(field_ptr.dtype.element_ty)
-            tl.store(class_ptr + x, signed, mask=(row < rows) & (x < width))
+            tl.store(class_ptr + x, signed, mask=x < width)
             start = tl.where(starts != 0, _highest(starts), start) - 32.0
             previous = phases >> 31
 
@@ -98,7 +98,7 @@ def _scan_row_kernel(
             to_right = tl.where(ahead != 0, _lowest(ahead), end) + 1.0 - place
             count = tl.minimum(tl.abs(to_left), to_right)
             signed = tl.where(inside, -count, count).to(field_ptr.dtype.element_ty)
-            tl.store(class_ptr + x, signed, mask=(row < rows) & (x < width))
+            tl.store(class_ptr + x, signed, mask=x < width)
             end = tl.where(ends != 0, _lowest(ends), end)
             following = phases & 1
 
@@ -158,16 +158,13 @@ def _sources_of_ends(
     reach = tl.where(reach < float("inf"), tl.minimum(reach, limit), reach) + 1.0  # one row for the rounding
     first = tl.maximum(tl.min(rows - reach), 0.0).to(tl.int32)
     last = tl.minimum(tl.max(rows + reach), length - 1.0).to(tl.int32)
-    best, nearest = _nearest(
+    _costs, nearest = _nearest(
         source_ptr, stride, length, tl.full([LANES], 0, tl.int32) + first, last - first + 1, start,
         (rows - start).to(tl.float32), sign, ratio, COUNTS, 2, LANES, UNROLL=4,
     )  # fmt: skip
     of_start = _row_of(nearest, 0, pair)
     of_end = _row_of(nearest, 1, pair)
-    above = tl.minimum(of_start, of_end)  # equal costs may come in either order
-    # Where every row is beyond the limit, any source will do.
-    beyond = tl.sqrt(_row_of(best, 0, pair)) - (end - start) > limit
-    return above, tl.where(beyond, above, tl.maximum(of_start, of_end))
+    return tl.minimum(of_start, of_end), tl.maximum(of_start, of_end)  # equal costs come in either order
 
 
 @triton.jit(do_not_specialize=["classes", "length", "stride", "columns"])
@@ -230,7 +227,7 @@ def _search_axis_kernel(
             above, below = _sources_of_ends(
                 source_ptr, stride, length, start, end, sign, ratio, limit, COUNTS, LANES
             )
-            _costs, nearest = _nearest(
+            costs, nearest = _nearest(
                 source_ptr, stride, length, above, tl.max(below - above) + 1, start,
                 (coarse * STEP).to(tl.float32), sign, ratio, COUNTS, COARSE_ROWS, LANES, UNROLL=2,
             )  # fmt: skip
@@ -242,7 +239,9 @@ def _search_axis_kernel(
                 mine = own.to(tl.float32) * sign > 0
                 if tl.max(mine.to(tl.int32)) > 0:
                     first = tl.minimum(above, next_above)
-                    count = tl.max(tl.maximum(above, next_above) - first) + 1
+                    # Where all rows are beyond the limit any source will do.
+                    beyond = tl.sqrt(_row_of(costs, i, coarse)) - STEP > limit
+                    count = tl.max(tl.where(beyond, 0, tl.maximum(above, next_above) - first)) + 1
                     best, _sources = _nearest(
                         source_ptr, stride, length, first, count, row,
                         step.to(tl.float32), sign, ratio, COUNTS, STEP, LANES, UNROLL=1,

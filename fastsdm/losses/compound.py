@@ -16,7 +16,7 @@ class RegionBoundaryLoss(torch.nn.Module):
     """A region loss plus a boundary loss, weighed by a schedule.
 
     The boundary loss alone has trivial solutions for absent classes, so Kervadec et al.
-    (doi:10.1016/j.media.2020.101851, section 2.3) train with a region loss beside it and shift the weight to
+    (doi:10.1016/j.media.2020.101851) train with a region loss beside it and shift the weight to
     the boundary over the epochs. Call ``loss.schedule.step()`` at the end of every epoch and read
     ``loss.schedule.weights`` for the log; ``state_dict`` holds the schedule's state.
 

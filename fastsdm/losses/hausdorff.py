@@ -18,7 +18,7 @@ class HausdorffDTLoss(DistanceMapLoss):
     Per voxel ``(p - t)^2 * (D_p^alpha + D_t^alpha)``, where ``D`` is the unsigned distance to the boundary of
     the target, and of the prediction thresholded at 0.5: Karimi and Salcudean, "Reducing the Hausdorff
     distance in medical image segmentation with convolutional neural networks", IEEE Transactions on Medical
-    Imaging 39(2), 2020, doi:10.1109/TMI.2019.2930068, equation 8. At unit spacing the values are those of
+    Imaging 39(2), 2020, doi:10.1109/TMI.2019.2930068 (``Loss_DT``). At unit spacing the values are those of
     ``monai.losses.HausdorffDTLoss``, whose arguments come first. The absolute plain signed map is both
     distance transforms at once, so a call costs one map of the target and one of the prediction.
 
