@@ -17,6 +17,7 @@ from fastsdm.data import LabelledVolume
 
 _LABEL_COLOURS = {1: "#ff9a1f", 2: "#35c9ff"}
 _SHOWN = 2
+_RUN = 5
 _PLANE = Plane((1.0, 1.0))
 
 
@@ -65,7 +66,7 @@ def write_figure(
         _draw_labels(anatomy[2], image, prediction[:, :, middle].T[crop])
         named = zip(volume.label_names[1:], scores, strict=True)
         dice = ", ".join(f"{name.split()[0]} {score:.2f}" for name, score in named)
-        anatomy[2].set_title(f"c  network after {len(steps)} steps: Dice {dice}", loc="left")
+        anatomy[2].set_title(f"c  after {len(steps)} steps: Dice {dice}", loc="left")
         for axes in anatomy:
             axes.set_xticks([])
             axes.set_yticks([])
@@ -87,19 +88,27 @@ def _draw_labels(axes: Axes, image: Array, labels: Array) -> None:
 
 
 def _draw_losses(axes: Axes, steps: list[Step]) -> None:
+    twin = axes.twinx()
+    drawn = (
+        (axes, [step.dice for step in steps], "Dice loss", "#1b4f9c"),
+        (twin, [step.boundary for step in steps], "boundary loss (mm)", "#b5451b"),
+    )
     numbers = np.arange(1, len(steps) + 1)
-    left, right = "#1b4f9c", "#b5451b"
-    axes.plot(numbers, [step.dice for step in steps], color=left, linewidth=1.4)
+    for place, values, name, colour in drawn:
+        place.plot(numbers, values, color=colour, linewidth=0.8, alpha=0.4)
+        place.plot(numbers, _running_mean(values), color=colour, linewidth=1.8)
+        place.set_ylabel(name, color=colour)
     axes.set_ylim(0, 1)
     axes.set_xlabel("training step")
-    axes.set_ylabel("Dice loss", color=left)
-    axes.set_title("d  losses on randomly deformed patches", loc="left")
-    twin = axes.twinx()
-    twin.plot(numbers, [step.boundary for step in steps], color=right, linewidth=1.4)
-    twin.axhline(0, color=right, linewidth=0.5, linestyle=(0, (2, 3)))
-    twin.set_ylabel("boundary loss (mm)", color=right)
+    axes.set_title(
+        f"d  losses on randomly deformed patches; thick: mean of the last {_RUN} steps", loc="left"
+    )
     axes.margins(x=0.01)
     axes.grid(axis="y", linewidth=0.3, color="0.85")
+
+
+def _running_mean(values: list[float]) -> list[float]:
+    return [float(np.mean(values[max(0, end - _RUN) : end])) for end in range(1, len(values) + 1)]
 
 
 def _draw_costs(axes: Axes, costs: Costs) -> None:

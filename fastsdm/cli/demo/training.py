@@ -6,7 +6,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
 from fastsdm.cli.demo.recipe import published_maps
@@ -69,7 +71,7 @@ class Costs:
 
 
 class Training:
-    """A U-Net that learns the tissue labels from randomly deformed patches of one volume.
+    """A U-Net that learns the tissue labels from randomly deformed patches of one volume's labelled part.
 
     Args:
         volume: image and labels.
@@ -80,8 +82,10 @@ class Training:
     def __init__(self, volume: LabelledVolume, steps: int, device: torch.device) -> None:
         torch.manual_seed(0)
         self.device = device
-        self.image = torch.from_numpy(volume.image).to(device).expand(BATCH, 1, *volume.image.shape)
-        self.labels = torch.from_numpy(volume.labels).to(device).expand(BATCH, 1, *volume.labels.shape)
+        self.image, self.labels = (
+            torch.from_numpy(values[_tissue(volume.labels)]).to(device).expand(BATCH, 1, -1, -1, -1)
+            for values in (volume.image, volume.labels)
+        )
         self.classes = len(volume.label_names)
         self.network = UNet3d(1, self.classes).to(device)
         self.boundary = BoundaryLoss(include_background=False, to_onehot_y=True, softmax=True)
@@ -136,6 +140,11 @@ class Training:
     def _wait(self) -> None:
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
+
+
+def _tissue(labels: np.ndarray[Any, Any]) -> tuple[slice, ...]:
+    """The box around all that is labelled, so that patches are not spent on empty space."""
+    return tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(labels))
 
 
 def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
