@@ -2,8 +2,8 @@
 
 Every voxel holds the vector to the nearest voxel of the other phase that it has heard of, and asks neighbours
 at shrinking distances for theirs (Rong and Tan 2006, doi:10.1145/1111411.1111431). The small steps before and
-after the halving ones are the variants 1+JFA and JFA+2 (2007, doi:10.1109/ISVD.2007.41); docs/backends.md has
-the errors that chose them.
+after the halving ones are those of the variants 1+JFA and JFA+2 (2007, doi:10.1109/ISVD.2007.41), plus one;
+docs/backends.md has the errors that chose them.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _neighbours(shape: Sequence[int]) -> Iterator[tuple[_Region, _Region, tuple[
 
 def _jumps(longest: int) -> list[int]:
     halving = [1 << power for power in reversed(range((longest - 1).bit_length()))]
-    return [1, *halving, 2, 1]
+    return [2, 1, *halving, 2, 1]
 
 
 def _weights(rows: Sequence[Sequence[float]], device: torch.device) -> list[torch.Tensor]:
