@@ -50,7 +50,7 @@ def test_every_instruction_set(isa, data) -> None:
     shape = data.draw(st.permutations([*data.draw(st.tuples(*[st.sampled_from(SIZES)] * 2)), 6]))
     fraction = data.draw(st.sampled_from([0.5, 0.1, 0.005]))
     labels = testing.noise(shape, fraction=fraction, seed=data.draw(st.integers(0, 1000)))[None]
-    spacing = data.draw(st.sampled_from([(1.0, 1.0, 1.0), (2.0, 3.0, 1.0), (1.3, 0.7, 2.1), (3.0, 0.8, 0.8)]))
+    spacing = data.draw(st.sampled_from([(1.0, 1.0, 1.0), (2.0, 3.0, 1.0), (1.3, 0.7, 2.1), (1.0, 0.7, 1.0)]))
     assert_agrees(labels, (0, 1), spacing, isa=isa, threads=data.draw(st.sampled_from([1, 3])))
 
 
