@@ -200,9 +200,8 @@ def _search_axis_kernel(
     limit = tl.load(table_ptr + 1)  # max_distance in voxels of this axis
     area = tl.load(table_ptr + 2)  # squared size of this axis' voxel
 
-    column = tile * LANES + tl.arange(0, LANES)
-    valid = column < columns
-    column = tl.minimum(column, columns - 1)  # a surplus lane reads the last column and stores nothing
+    # A surplus lane does the last column again.
+    column = tl.minimum(tile * LANES + tl.arange(0, LANES), columns - 1)
     base = (volume.to(tl.int64) * columns + column // stride * stride) * length + column % stride
     stride = stride.to(tl.int64)
     source_ptr += base
@@ -235,7 +234,7 @@ def _search_axis_kernel(
                 next_above = tl.where(i + 1 < COARSE_ROWS, _row_of(nearest, i + 1, coarse), below)
                 row = start + i * STEP
                 offset = (row + step) * stride
-                own = tl.load(source_ptr + offset, mask=(row + step <= end) & valid[None, :], other=0.0)
+                own = tl.load(source_ptr + offset, mask=row + step <= end, other=0.0)
                 mine = own.to(tl.float32) * sign > 0
                 if tl.max(mine.to(tl.int32)) > 0:
                     first = tl.minimum(above, next_above)
