@@ -27,6 +27,14 @@ demo: $(STAMP)  ## the main job on a real volume: times, a short training, a fig
 test: $(STAMP)  ## the test suite
 	$(BIN)/python -m pytest -m "not gpu" -n 2
 
+gpu: $(STAMP)  ## on a machine with a GPU: its tests, and the benchmark into benchmarks/results/
+	$(BIN)/python -m benchmarks.gpu --find
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks.gpu
+
+bench: $(STAMP)  ## time everything beside its peers, into benchmarks/results/ (QUICK=1: three minutes)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
 check: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

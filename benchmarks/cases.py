@@ -47,6 +47,11 @@ class MapCase:
         """Voxels of the result: samples x classes x volume."""
         return math.prod(self.shape) * len(self.values)
 
+    @property
+    def floor_bytes(self) -> int:
+        """What no program can avoid: reading the labels (one byte each) and writing the map in float32."""
+        return math.prod(self.shape) + 4 * self.map_voxels
+
 
 def tiled_blobs(shape: tuple[int, ...], *, fraction: float = 0.2, seed: int = 0) -> Array:
     """`testing.blobs`; it is periodic, so axes over 256 voxels repeat a smaller one without a seam."""

@@ -49,6 +49,10 @@ class Contender(Protocol):
         """What of its maps is held to that."""
 
     @property
+    def max_distance(self) -> float | None:
+        """Beyond which its maps are clamped."""
+
+    @property
     def knows_absence(self) -> bool:
         """Whether it can be asked about a class that is absent, or everywhere."""
 
@@ -105,6 +109,7 @@ class PeerContender:
     device: torch.device
     ours = False
     tolerance = PEER
+    max_distance = None
 
     @property
     def name(self) -> str:

@@ -13,13 +13,13 @@ import torch
 import typer
 from rich.table import Table
 
-from benchmarks.boundary_loss import MONAI, OURS, LossRow, measured_loss
 from benchmarks.cases import CASES, MapCase, blob_case
 from benchmarks.console import console, plain_table
 from benchmarks.contenders import OurBackend, our_contenders, peer_contenders
 from benchmarks.environment import environment
 from benchmarks.maps import MapRow, Settings, measured, warm_up
 from benchmarks.memory import can_measure, peak_memory
+from benchmarks.monai_losses import MONAI, OURS, LossRow, measured_losses
 from benchmarks.timing import Budget
 
 _MAP_CASES = ("blobs-128", "blobs-256", "voxel-256", "ct-64x512x512", "mni")
@@ -52,7 +52,7 @@ def main(
             rows += measured(CASES[name], everyone, settings)
     console.print(map_table(rows, [contender.name for contender in everyone], ours[0].name))
     with console.status("BoundaryLoss"):
-        losses = measured_loss(size, _CPU, settings.budget)
+        losses = measured_losses(size, _CPU, settings.budget, ["BoundaryLoss"])
     console.print(loss_table(losses))
     with console.status("time per voxel"):
         scaling = _per_voxel([blob_case(size), blob_case(4 * size)], ours[0].name, settings)
@@ -99,7 +99,7 @@ def _cell(row: MapRow, own: MapRow) -> str:
 def loss_table(rows: Sequence[LossRow]) -> Table:
     """Milliseconds of both sides of every task, and their ratio."""
     table = plain_table(
-        "BoundaryLoss, median ms", ("task", "batch"), (OURS, MONAI, "ratio", "max difference")
+        "Losses, forward and backward, median ms", ("task", "batch"), (OURS, MONAI, "ratio", "max difference")
     )
     for task in dict.fromkeys(row.task for row in rows):
         ours, theirs = (

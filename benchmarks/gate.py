@@ -37,10 +37,16 @@ class Reference:
     def __str__(self) -> str:
         return "every voxel" if self.points is None else f"{len(self.values)} voxels"
 
-    def agreement(self, maps: Array, tolerance: Tolerance, half: Half = "signed") -> Agreement:
-        """How well a plain map `[B, K, *S]` agrees."""
+    def agreement(
+        self,
+        maps: Array,
+        tolerance: Tolerance,
+        half: Half = "signed",
+        max_distance: float | None = None,
+    ) -> Agreement:
+        """How well a plain map `[B, K, *S]`, clamped at `max_distance`, agrees."""
         got = maps if self.points is None else maps[self.points]
-        truth = self.values
+        truth = self.values if max_distance is None else self.values.clip(-max_distance, max_distance)
         if half == "outside":
             got, truth = got[truth > 0], truth[truth > 0]
         return testing.agreement(got, truth, np.asarray(self.spacing), tolerance)

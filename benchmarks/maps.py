@@ -13,9 +13,9 @@ import torch
 from benchmarks.cases import MapCase, mask_case
 from benchmarks.contenders import Contender, PeerContender, Prepared
 from benchmarks.gate import Reference, sampled_reference
-from benchmarks.peers import ScipyPeer
+from benchmarks.peers import OneHotRecipePeer, ScipyPeer
 from benchmarks.timing import Budget, Timing, clock_for, interleaved
-from fastsdm.testing import Agreement, Array, blobs
+from fastsdm.testing import APPROXIMATE, Agreement, Array, blobs
 
 #: scipy's rate where none was seen yet in the run, in map voxels per second, on the low side.
 _ASSUMED_RATE = 1.5e6
@@ -30,7 +30,9 @@ class MapRow:
         title: the case as tables show it.
         contender: its name.
         ours: whether it is a backend of fastsdm.
+        exact: whether it is held to rounding; jump flooding is not.
         map_voxels: voxels of the result.
+        floor_bytes: of the labels and of the map, which every contender has to move.
         timing: None where it was not timed; `note` says why.
         checked: on how many voxels it was compared with the truth.
         agreement: how well; None where it did not run.
@@ -41,16 +43,23 @@ class MapRow:
     title: str
     contender: str
     ours: bool
+    exact: bool
     map_voxels: int
+    floor_bytes: int
     timing: Timing | None = None
     checked: str = ""
     agreement: Agreement | None = None
     note: str = ""
 
     @property
+    def seconds(self) -> float:
+        """Median; nan where it was not timed."""
+        return math.nan if self.timing is None else self.timing.median_s
+
+    @property
     def voxels_per_second(self) -> float:
         """Throughput in map voxels per second; nan where it was not timed."""
-        return math.nan if self.timing is None else self.map_voxels / self.timing.median_s
+        return self.map_voxels / self.seconds
 
     @property
     def wrong(self) -> bool:
@@ -87,8 +96,8 @@ def measured(
 ) -> list[MapRow]:
     """Check and time every contender on a case.
 
-    A contender that disagrees with the truth is not timed. One whose first call is foreseen to exceed the
-    budget is left out.
+    A contender that disagrees with the truth is not timed. One whose call is foreseen to exceed the
+    budget's limit is left out.
 
     Args:
         case: what to time.
@@ -103,8 +112,16 @@ def measured(
     ready: dict[str, Prepared] = {}
     first_s: dict[str, float] = {}
     for contender in contenders:
-        row = MapRow(case.name, case.title, contender.name, contender.ours, case.map_voxels)
-        note = _reason_to_leave_out(contender, case, reference, settings)
+        row = MapRow(
+            case.name,
+            case.title,
+            contender.name,
+            contender.ours,
+            contender.tolerance is not APPROXIMATE,
+            case.map_voxels,
+            case.floor_bytes,
+        )
+        note = left_out(contender, case, reference) or _too_slow(contender, case, settings)
         if note:
             rows[row.contender] = replace(row, note=note)
             continue
@@ -115,7 +132,9 @@ def measured(
         else:
             first_s[row.contender], result = clock.timed(prepared.run, 0)
             settings.rates[row.contender] = case.map_voxels / first_s[row.contender]
-            agreement = reference.agreement(prepared.plain(result), contender.tolerance, contender.half)
+            agreement = reference.agreement(
+                prepared.plain(result), contender.tolerance, contender.half, contender.max_distance
+            )
             del result
         if agreement.passed:
             ready[row.contender] = prepared
@@ -128,15 +147,18 @@ def measured(
     return [replace(row, timing=timings.get(name)) for name, row in rows.items()]
 
 
-def _reason_to_leave_out(
-    contender: Contender, case: MapCase, reference: Reference, settings: Settings
-) -> str:
+def left_out(contender: Contender, case: MapCase, reference: Reference) -> str:
+    """Why a case is no question for a contender; empty where it is one."""
+    if case.classes is None and contender.name == OneHotRecipePeer.name:
+        return "is a recipe for label maps; on a mask it is scipy"
     if not contender.knows_absence and np.isinf(reference.values).any():
         return "has no answer for an absent class"
-    foreseen = settings.foreseen_s(contender.name, case.map_voxels)
-    if foreseen > settings.budget.seconds:
-        return f"would take {foreseen:.0f} s, the budget is {settings.budget.seconds:.0f} s"
     return ""
+
+
+def _too_slow(contender: Contender, case: MapCase, settings: Settings) -> str:
+    foreseen, limit = settings.foreseen_s(contender.name, case.map_voxels), settings.budget.longest_call_s
+    return f"would take {foreseen:.0f} s, the limit is {limit:.0f} s" if foreseen > limit else ""
 
 
 def warm_up(contenders: Sequence[Contender], settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -78,13 +79,14 @@ class Budget:
     """How much time one contender may take on one case.
 
     Attributes:
-        seconds: it is repeated until this is used up, and at least once; a contender whose first call is
-            foreseen to take longer is left out.
+        seconds: it is repeated until this is used up, and at least once.
         most: repeats never exceed this.
+        longest_call_s: a contender whose call is foreseen to take longer is left out.
     """
 
     seconds: float
     most: int = 15
+    longest_call_s: float = math.inf
 
     def repeats(self, first_s: float) -> int:
         """How often a contender is timed whose first call took `first_s`."""

@@ -3,11 +3,11 @@
     python examples/augment_on_device.py --steps 10
 
 Every patch is deformed with its labels in one resampling, which also yields the labels of the halo: the
-voxels around the patch on which its true distances depend. One call makes the maps of the batch, and the
-halo is cut off. So the maps are those of the augmented labels, and true up to the patch's border.
+voxels around the patch on which its true distances depend. One call makes the maps of the batch, and the halo
+is cut off. So the maps are those of the augmented labels, and true up to the patch's border.
 
-The volume is the MNI template's; nothing is downloaded. It stays on the device as a whole. Volumes that
-do not fit there can be handed over in blocks, by `PatchDataset(..., context=None)` with a size that the
+The volume is the MNI template's; nothing is downloaded. It stays on the device as a whole. Volumes that do
+not fit there can be handed over in blocks, by `PatchDataset(..., context=None)` with a size that the
 deformation does not reach out of.
 """
 

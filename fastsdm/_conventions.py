@@ -52,7 +52,11 @@ def apply_(
         _refuse_empty(plain, classes)
     for row, sample in zip(spacing.tolist(), plain, strict=True):
         shift = voxel_shift(convention, row)
-        fill = {"zero": 0.0, "max": _diagonal(sample.shape[1:], row)}.get(empty)
+        fill = None
+        if empty == "zero":
+            fill = 0.0
+        elif empty == "max" and max_distance is None:  # else the clamp does it
+            fill = _diagonal(sample.shape[1:], row)
         for piece in _pieces(sample):
             if convention == "midline":
                 piece.sub_(piece.sign(), alpha=shift)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
@@ -46,4 +46,32 @@ class Backend(Protocol):
         Returns:
             ``[B, K, *S]`` float32 on the labels' device: ``+d_out`` outside, ``-d_in`` inside, ``+inf``
             where the class is absent from the sample, ``-inf`` where it fills it.
+        """
+
+
+@runtime_checkable
+class RegionBackend(Backend, Protocol):
+    """A backend that computes the map of a part of the volume for less than the map of all of it."""
+
+    def signed_distance_region(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int],
+        spacing: torch.Tensor,
+        max_distance: float | None,
+        start: Sequence[int],
+        size: Sequence[int],
+    ) -> torch.Tensor:
+        """Exactly ``signed_distance`` of the whole volume, cut to the region.
+
+        Args:
+            labels: as in ``signed_distance``.
+            classes: as there.
+            spacing: as there.
+            max_distance: as there.
+            start: the region's first voxel.
+            size: its shape; the region lies inside the volume.
+
+        Returns:
+            ``[B, K, *size]``, contiguous.
         """

@@ -17,6 +17,11 @@ from fastsdm._types import Backend
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @dataclass(frozen=True)
 class BackendUnderTest:
     """A backend on a device, called as the public function calls it."""

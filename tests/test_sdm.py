@@ -62,6 +62,7 @@ def test_kervadec_keeps_the_sign_where_the_published_shift_loses_it(mask) -> Non
         ("zero", 7.5, 0.0),
         ("max", None, math.hypot(3 * 2.0, 4 * 0.5, 5 * 0.9)),
         ("max", 7.5, 7.5),
+        ("max", 100.0, 100.0),
     ],
 )
 @pytest.mark.parametrize("convention", ["kervadec", "midline"])

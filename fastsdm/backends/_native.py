@@ -50,6 +50,43 @@ class NativeBackend:
             classes: as there.
             spacing: as there.
             max_distance: as there.
+            threads: as in :meth:`signed_distance_region`.
+            isa: as in :meth:`signed_distance_region`.
+
+        Returns:
+            As there.
+
+        Raises:
+            ValueError: the CPU does not have ``isa``.
+            MemoryError: there is no room for the map.
+        """
+        shape = labels.shape[1:]
+        start = [0] * len(shape)
+        return self.signed_distance_region(
+            labels, classes, spacing, max_distance, start, shape, threads=threads, isa=isa
+        )
+
+    def signed_distance_region(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int],
+        spacing: torch.Tensor,
+        max_distance: float | None,
+        start: Sequence[int],
+        size: Sequence[int],
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._types.RegionBackend`; every pass answers only what the next one reads.
+
+        Args:
+            labels: as there.
+            classes: as there.
+            spacing: as there.
+            max_distance: as there.
+            start: as there.
+            size: as there.
             threads: how many to use at most; None for ``torch.get_num_threads()``.
             isa: instruction set, one of ``_native_ext.isas()``; None for the best this CPU has.
 
@@ -64,21 +101,22 @@ class NativeBackend:
 
         batch, *shape = labels.shape
         # 2D is a volume of one slice, whatever its thickness.
-        volume = (*[1] * (3 - len(shape)), *shape)
+        flat = [1] * (3 - len(shape))
         sampling = np.ones((batch, 3))
-        sampling[:, 3 - len(shape) :] = spacing.numpy()
+        sampling[:, len(flat) :] = spacing.numpy()
         # numpy asks for huge pages: the first touch of a large result costs a fifth of torch.empty's.
-        maps = np.empty((batch, len(classes), *volume), np.float32)
+        maps = np.empty((batch, len(classes), *flat, *size), np.float32)
         _native_ext.signed_distance(
-            labels.numpy().reshape(batch, *volume),
+            labels.numpy().reshape(batch, *flat, *shape),
             [_pattern(value, labels.dtype) for value in classes],
             sampling,
             math.inf if max_distance is None else max_distance,
             maps,
+            first=(*(0 for _ in flat), *start),
             threads=torch.get_num_threads() if threads is None else threads,
             isa=isa,
         )
-        return torch.from_numpy(maps.reshape(batch, len(classes), *shape))
+        return torch.from_numpy(maps.reshape(batch, len(classes), *size))
 
 
 def _pattern(value: int, dtype: torch.dtype) -> tuple[int, bool] | None:

@@ -12,6 +12,7 @@ def signed_distance(
     max_distance: float,
     maps: npt.NDArray[np.float32],
     *,
+    first: tuple[int, ...] = (0, 0, 0),
     threads: int,
     isa: str | None = None,
 ) -> None: ...

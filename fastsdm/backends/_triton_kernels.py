@@ -158,13 +158,18 @@ def _sources_of_ends(
     reach = tl.where(reach < float("inf"), tl.minimum(reach, limit), reach) + 1.0  # one row for the rounding
     first = tl.maximum(tl.min(rows - reach), 0.0).to(tl.int32)
     last = tl.minimum(tl.max(rows + reach), length - 1.0).to(tl.int32)
-    _costs, nearest = _nearest(
+    best, nearest = _nearest(
         source_ptr, stride, length, tl.full([LANES], 0, tl.int32) + first, last - first + 1, start,
         (rows - start).to(tl.float32), sign, ratio, COUNTS, 2, LANES, UNROLL=4,
     )  # fmt: skip
     of_start = _row_of(nearest, 0, pair)
     of_end = _row_of(nearest, 1, pair)
-    return tl.minimum(of_start, of_end), tl.maximum(of_start, of_end)  # equal costs come in either order
+    above = tl.minimum(of_start, of_end)  # equal costs may come in either order
+    # From one row to the next a distance changes by at most one: where none of the segment's can be within
+    # the limit any source will do.
+    both = tl.sqrt(_row_of(best, 0, pair)) + tl.sqrt(_row_of(best, 1, pair))
+    beyond = both - (end - start) > 2.0 * limit
+    return above, tl.where(beyond, above, tl.maximum(of_start, of_end))
 
 
 @triton.jit(do_not_specialize=["classes", "length", "stride", "columns"])
@@ -200,9 +205,8 @@ def _search_axis_kernel(
     limit = tl.load(table_ptr + 1)  # max_distance in voxels of this axis
     area = tl.load(table_ptr + 2)  # squared size of this axis' voxel
 
-    column = tile * LANES + tl.arange(0, LANES)
-    valid = column < columns
-    column = tl.minimum(column, columns - 1)  # a surplus lane reads the last column and stores nothing
+    # A surplus lane does the last column again.
+    column = tl.minimum(tile * LANES + tl.arange(0, LANES), columns - 1)
     base = (volume.to(tl.int64) * columns + column // stride * stride) * length + column % stride
     stride = stride.to(tl.int64)
     source_ptr += base
@@ -227,7 +231,7 @@ def _search_axis_kernel(
             above, below = _sources_of_ends(
                 source_ptr, stride, length, start, end, sign, ratio, limit, COUNTS, LANES
             )
-            costs, nearest = _nearest(
+            _costs, nearest = _nearest(
                 source_ptr, stride, length, above, tl.max(below - above) + 1, start,
                 (coarse * STEP).to(tl.float32), sign, ratio, COUNTS, COARSE_ROWS, LANES, UNROLL=2,
             )  # fmt: skip
@@ -235,13 +239,11 @@ def _search_axis_kernel(
                 next_above = tl.where(i + 1 < COARSE_ROWS, _row_of(nearest, i + 1, coarse), below)
                 row = start + i * STEP
                 offset = (row + step) * stride
-                own = tl.load(source_ptr + offset, mask=(row + step <= end) & valid[None, :], other=0.0)
+                own = tl.load(source_ptr + offset, mask=row + step <= end, other=0.0)
                 mine = own.to(tl.float32) * sign > 0
                 if tl.max(mine.to(tl.int32)) > 0:
                     first = tl.minimum(above, next_above)
-                    # Where all rows are beyond the limit any source will do.
-                    beyond = tl.sqrt(_row_of(costs, i, coarse)) - STEP > limit
-                    count = tl.max(tl.where(beyond, 0, tl.maximum(above, next_above) - first)) + 1
+                    count = tl.max(tl.maximum(above, next_above) - first) + 1
                     best, _sources = _nearest(
                         source_ptr, stride, length, first, count, row,
                         step.to(tl.float32), sign, ratio, COUNTS, STEP, LANES, UNROLL=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from fastsdm import _conventions, _validate
 from fastsdm._arrays import as_tensor
 from fastsdm._types import Convention, SpacingLike
-from fastsdm.sdm import signed_distance
+from fastsdm.sdm import signed_distance_region
 
 
 class ArraySource(Protocol):
@@ -85,28 +85,30 @@ def signed_distance_patch(
     ]
 
     # Patches whose blocks have one shape make one batch: all of them, but for those at a volume's edge.
-    alike: dict[object, list[int]] = defaultdict(list)
+    alike: dict[_Block, list[int]] = defaultdict(list)
     for i, block in enumerate(blocks):
-        alike[block.key].append(i)
+        alike[block.moved_to_origin()].append(i)
     maps: list[Any] = [None] * len(blocks)
     for members in alike.values():
         parts, restores = zip(
-            *(as_tensor(volumes[i].read(blocks[i].outer), "labels") for i in members), strict=True
+            *(as_tensor(volumes[i].read(blocks[i].slices), "labels") for i in members), strict=True
         )
-        batch = signed_distance(
+        batch = signed_distance_region(
             torch.stack(parts),
+            blocks[members[0]].offset,
+            size,
             classes=classes,
-            spatial_dims=len(size),
             spacing=[rows[i] for i in members],
             convention=convention,
-            empty="max",
             max_distance=max_distance,
             dtype=dtype,
             backend=backend,
         )
-        for i, block_map in zip(members, batch, strict=True):
-            maps[i] = block_map[(..., *blocks[i].inner)]
-    return restores[0](maps[0].contiguous() if is_single else torch.stack(maps))
+        if len(members) == len(blocks):
+            return restores[0](batch[0] if is_single else batch)
+        for i, patch_map in zip(members, batch, strict=True):
+            maps[i] = patch_map
+    return restores[0](torch.stack(maps))
 
 
 def patch_halo(
@@ -153,13 +155,16 @@ class _Volume:
 class _Block:
     """What is read for a patch, in the volume's indices, and where the patch lies in it."""
 
-    outer: tuple[slice, ...]
-    inner: tuple[slice, ...]
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    offset: tuple[int, ...]
 
     @property
-    def key(self) -> tuple[tuple[int, int, int], ...]:
-        """Equal for blocks of one shape in which the patch lies at the same place."""
-        return tuple((o.stop - o.start, i.start, i.stop) for o, i in zip(self.outer, self.inner, strict=True))
+    def slices(self) -> tuple[slice, ...]:
+        return tuple(slice(a, a + n) for a, n in zip(self.start, self.shape, strict=True))
+
+    def moved_to_origin(self) -> _Block:
+        return replace(self, start=(0,) * len(self.start))
 
 
 def _block(start: Sequence[int], size: Sequence[int], halo: Sequence[int], shape: Sequence[int]) -> _Block:
@@ -170,8 +175,7 @@ def _block(start: Sequence[int], size: Sequence[int], halo: Sequence[int], shape
         )
     low = [max(first - margin, 0) for first, margin in zip(start, halo, strict=True)]
     high = [min(a + n + margin, whole) for a, n, margin, whole in zip(start, size, halo, shape, strict=True)]
-    inner = tuple(slice(a - b, a - b + n) for a, b, n in zip(start, low, size, strict=True))
-    return _Block(tuple(map(slice, low, high)), inner)
+    return _Block(tuple(low), tuple(np.subtract(high, low).tolist()), tuple(np.subtract(start, low).tolist()))
 
 
 def _start_rows(start: Starts, ndim: int) -> list[list[int]]:

@@ -36,15 +36,21 @@ def test_patch_map_is_the_crop_of_the_full_map(data) -> None:
     density = data.draw(st.sampled_from([0.0, 0.0005, 0.005, 0.1, 0.995, 1.0]))
     rng = np.random.default_rng(seed)
     labels = (rng.random(shape) < density) * rng.integers(1, 3, shape)
-    # Quarters: every squared distance is exact in float32, so that equal means equal.
+    isotropic = data.draw(st.booleans())
+    quarters = data.draw(st.lists(st.integers(1, 12), min_size=ndim, max_size=ndim))
+    spacing = [quarters[0] / 4] * ndim if isotropic else [n / 4 for n in quarters]
     options = {
         "classes": data.draw(st.sampled_from([None, 3, [2, 5]])),
-        "spacing": [data.draw(st.integers(1, 12)) / 4 for _ in range(ndim)],
-        "max_distance": data.draw(st.integers(1, 40)) / 4,
+        "spacing": spacing,
+        "max_distance": data.draw(st.integers(1, 200)) / 4,
         "convention": data.draw(st.sampled_from(CONVENTIONS)),
+        "backend": data.draw(st.sampled_from(["native", "scipy"])),
     }
     expected = cropped_full_map(labels, start, size, **options)
-    np.testing.assert_array_equal(signed_distance_patch(labels, start, size, **options), expected)
+    got = signed_distance_patch(labels, start, size, **options)
+    # A block may be flat where the volume is not: a backend may then round in the units of another axis.
+    atol = 0 if isotropic else testing.ROUNDING * (options["max_distance"] + max(spacing))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=atol)
 
 
 @settings(deadline=None, max_examples=100)

@@ -3,6 +3,10 @@
 // The map itself is the only intermediate. Items of the first pass are slabs (one class of one sample at one
 // position of the first axis): scanned along the last axis and relaxed along the middle one while they are in
 // the cache. Items of the second pass are tiles of columns, relaxed along the first axis and finished.
+//
+// For a region each pass answers only what the next one reads: the last axis is cut by the scan, the middle one
+// by its pass. What is left is longer than the map along the first axis, so it lies in a field of its own, which
+// all maps use in turn.
 #include "engine.hpp"
 
 #include <algorithm>
@@ -25,6 +29,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr Index kVoxelsPerThread = 1 << 15;
 // Fewer in one grab would waste it, more would leave the last thread alone.
 constexpr Index kVoxelsPerGrain = 1 << 14;
+constexpr Index kFloatBytes = sizeof(float);
 
 Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
 
@@ -40,6 +45,14 @@ float float_above(double x) {
   const float nearest = static_cast<float>(x);
   return nearest < x ? std::nextafter(nearest, kInfinity) : nearest;
 }
+
+// An axis of the volume, and which part of it the map holds.
+struct Extent {
+  int axis;
+  Index length = 1;
+  Index first = 0;
+  Index count = 1;
+};
 
 // Costs along one axis, in squares of the scanned axis' spacing. So isotropic squares are exact integers.
 class CostTable {
@@ -58,8 +71,9 @@ class CostTable {
     }
   }
 
-  Axis axis(Index length, Index stride) const {
-    return {length, stride, floats_.data(), shorts_.empty() ? nullptr : shorts_.data()};
+  Axis axis(const Extent& extent, Index stride) const {
+    return {extent.length, stride, extent.first, extent.count, floats_.data(),
+            shorts_.empty() ? nullptr : shorts_.data()};
   }
 
  private:
@@ -80,6 +94,8 @@ struct Geometry {
 struct alignas(64) Worker {
   unsigned char* scratch;
   std::uint8_t* phase;
+  float* row;   // of a region: one row of the volume as it is scanned ...
+  float* slab;  // ... and a slab before its middle axis is cut
   bool far = false;
 };
 
@@ -109,38 +125,47 @@ class Engine {
       : problem_(problem), kernel_(kernel), classes_(static_cast<Index>(problem.classes.size())) {
     match_row_ = kernel.match_row[problem.label_bytes == 8 ? 3 : problem.label_bytes / 2];
     fold_axes();
-    plane_ = height_ * width_;
-    volume_ = depth_ * plane_;
+    plane_ = height_.count * width_.count;
+    is_region_ = problem.size != problem.shape;
+    if (is_region_) field_.reset(new float[static_cast<std::size_t>(depth_.length * plane_)]);
     make_geometries();
     phases_seen_ = std::vector<std::atomic<unsigned>>(static_cast<std::size_t>(problem.batch * classes_));
-    const Index wanted = problem.batch * classes_ * volume_ / kVoxelsPerThread;
+    const Index wanted = problem.batch * classes_ * depth_.length * plane_ / kVoxelsPerThread;
     make_workers(std::clamp<Index>(wanted, 1, std::max(threads, 1)));
   }
 
   void run() {
-    const Index slabs = problem_.batch * depth_ * classes_;
-    parallel_for(slabs, grain(plane_), workers_, [this](Index i, Worker& worker) {
-      const Index k = i % classes_, z = i / classes_ % depth_, b = i / classes_ / depth_;
-      fill_slab(b, k, z, worker);
-    });
-    const Index tiles = (plane_ + kTileColumns - 1) / kTileColumns;
-    const Index all = problem_.batch * classes_ * tiles;
-    parallel_for(all, grain(depth_ * kTileColumns), workers_, [this, tiles](Index i, Worker& worker) {
-      finish_tile(i / tiles, i % tiles * kTileColumns, worker);
-    });
+    if (!is_region_) return make_maps(0, problem_.batch, 0, classes_);
+    for (Index b = 0; b < problem_.batch; ++b) {
+      for (Index k = 0; k < classes_; ++k) make_maps(b, 1, k, 1);
+    }
   }
 
  private:
   // Axes of size 1 add nothing: what is left is laid out so that the last axis is scanned and, of two, the
   // other is the first, along which the work is cut.
   void fold_axes() {
-    std::vector<int> axes;
+    std::vector<Extent> axes;
     for (int axis = 0; axis < 3; ++axis) {
-      if (problem_.shape[axis] > 1) axes.push_back(axis);
+      if (problem_.shape[axis] == 1) continue;
+      axes.push_back({axis, problem_.shape[axis], problem_.first[axis], problem_.size[axis]});
     }
-    if (!axes.empty()) width_ = problem_.shape[width_axis_ = axes.back()];
-    if (axes.size() > 1) depth_ = problem_.shape[depth_axis_ = axes.front()];
-    if (axes.size() > 2) height_ = problem_.shape[height_axis_ = axes[1]];
+    if (!axes.empty()) width_ = axes.back();
+    if (axes.size() > 1) depth_ = axes.front();
+    if (axes.size() > 2) height_ = axes[1];
+  }
+
+  // Maps of some classes of some samples.
+  void make_maps(Index first_sample, Index samples, Index first_class, Index classes) {
+    const Index depth = depth_.length;
+    parallel_for(samples * depth * classes, grain(plane_), workers_, [=](Index i, Worker& worker) {
+      fill_slab(first_sample + i / classes / depth, first_class + i % classes, i / classes % depth, worker);
+    });
+    const Index tiles = (plane_ + kTileColumns - 1) / kTileColumns;
+    const Index first_map = first_sample * classes_ + first_class;
+    parallel_for(samples * classes * tiles, grain(depth * kTileColumns), workers_, [=](Index i, Worker& worker) {
+      finish_tile(first_map + i / tiles, i % tiles * kTileColumns, worker);
+    });
   }
 
   void make_geometries() {
@@ -153,69 +178,81 @@ class Engine {
   }
 
   Geometry geometry(const std::array<double, 3>& spacing) const {
-    const double unit = spacing[width_axis_];
-    const auto steps_squared = [&](int axis, Index length) {
-      return length > 1 ? (spacing[axis] / unit) * (spacing[axis] / unit) : 1.0;
+    const double unit = spacing[width_.axis];
+    const auto steps_squared = [&](const Extent& extent) {
+      return extent.length > 1 ? (spacing[extent.axis] / unit) * (spacing[extent.axis] / unit) : 1.0;
     };
-    const double middle = steps_squared(height_axis_, height_), first = steps_squared(depth_axis_, depth_);
+    const double middle = steps_squared(height_), first = steps_squared(depth_);
     const double limit = problem_.max_distance;
     return {spacing,
-            CostTable(kernel_, height_, middle, is_integer(middle)),
-            CostTable(kernel_, depth_, first, is_integer(middle) && is_integer(first)),
+            CostTable(kernel_, height_.length, middle, is_integer(middle)),
+            CostTable(kernel_, depth_.length, first, is_integer(middle) && is_integer(first)),
             float_above(std::ceil((limit / unit) * (limit / unit))),
             {static_cast<float>(unit), float_above(limit)}};
   }
 
   // All memory is taken here, before any thread starts, so a thread cannot fail.
   void make_workers(Index count) {
-    const Index longest = std::max(depth_, height_);
+    const Index longest = std::max(depth_.length, height_.length);
     const Index relax = round_up(scratch_bytes(longest, kernel_.float_lanes), kScratchAlignment);
-    const Index each = relax + round_up(width_ + kPhasePadding, kScratchAlignment);
+    const Index phase = round_up(width_.length + kPhasePadding, kScratchAlignment);
+    const Index row = is_region_ ? round_up(width_.length * kFloatBytes, kScratchAlignment) : 0;
+    const Index slab = is_region_ ? round_up(height_.length * width_.count * kFloatBytes, kScratchAlignment) : 0;
+    const Index each = relax + phase + row + slab;
     scratch_.reset(new unsigned char[static_cast<std::size_t>(count * each + kScratchAlignment)]);
     const auto address = reinterpret_cast<std::uintptr_t>(scratch_.get());
     const Index misaligned = static_cast<Index>(address % kScratchAlignment);
     unsigned char* next = scratch_.get() + (kScratchAlignment - misaligned);
-    for (Index i = 0; i < count; ++i, next += each) workers_.push_back({next, next + relax});
+    for (Index i = 0; i < count; ++i, next += each) {
+      unsigned char* const floats = next + relax + phase;
+      workers_.push_back({next, next + relax, reinterpret_cast<float*>(floats), reinterpret_cast<float*>(floats + row)});
+    }
   }
 
   void fill_slab(Index b, Index k, Index z, Worker& worker) {
     const std::optional<ClassPattern>& pattern = problem_.classes[static_cast<std::size_t>(k)];
     if (!pattern) return;
     const Geometry& g = geometry_of(b);
+    const Index width = width_.length, kept = width_.count, row_bytes = width * problem_.label_bytes;
     const unsigned char* const labels = static_cast<const unsigned char*>(problem_.labels) +
-                                        (b * volume_ + z * plane_) * problem_.label_bytes;
-    float* const slab = problem_.maps + (b * classes_ + k) * volume_ + z * plane_;
+                                        (b * depth_.length + z) * height_.length * row_bytes;
+    float* const slab = field(b * classes_ + k) + z * plane_;
+    float* const rows = is_region_ ? worker.slab : slab;
     unsigned seen = 0;
-    for (Index y = 0; y < height_; ++y) {
-      match_row_(labels + y * width_ * problem_.label_bytes, pattern->value, pattern->inverted, width_,
-                 worker.phase);
-      seen |= kernel_.scan_row(worker.phase, width_, g.cap, slab + y * width_);
+    for (Index y = 0; y < height_.length; ++y) {
+      match_row_(labels + y * row_bytes, pattern->value, pattern->inverted, width, worker.phase);
+      float* const row = rows + y * kept;
+      seen |= kernel_.scan_row(worker.phase, width, g.cap, is_region_ ? worker.row : row);
+      if (is_region_) std::copy_n(worker.row + width_.first, kept, row);
     }
     phases_seen(b * classes_ + k).fetch_or(seen, std::memory_order_relaxed);
-    if (seen != (kInside | kOutside)) return;  // one phase only: no value can fall
-    if (height_ == 1) return;
-    const Axis middle = g.middle.axis(height_, width_);
-    for (Index x = 0; x < width_; x += kTileColumns) {
-      const Index columns = std::min(kTileColumns, width_ - x);
-      kernel_.relax_columns(slab + x, columns, middle, nullptr, worker.scratch, worker.far);
+    if (seen == (kInside | kOutside) && height_.length > 1) {
+      const Axis middle = g.middle.axis(height_, kept);
+      for (Index x = 0; x < kept; x += kTileColumns) {
+        const Index columns = std::min(kTileColumns, kept - x);
+        kernel_.relax_columns(rows + x, slab + x, columns, middle, nullptr, worker.scratch, worker.far);
+      }
+    } else if (is_region_) {  // one phase only, or one row: no value can fall
+      std::copy_n(rows + height_.first * kept, plane_, slab);
     }
   }
 
   void finish_tile(Index map, Index column, Worker& worker) {
     const Index b = map / classes_, k = map % classes_, columns = std::min(kTileColumns, plane_ - column);
     const Geometry& g = geometry_of(b);
-    float* const tile = problem_.maps + map * volume_ + column;
+    float* const answers = problem_.maps + map * depth_.count * plane_ + column;
     const unsigned seen = phases_seen(map).load(std::memory_order_relaxed);
     if (seen == (kInside | kOutside)) {
-      kernel_.relax_columns(tile, columns, g.first.axis(depth_, plane_), &g.finish, worker.scratch,
-                            worker.far);
-    } else if (g.cap != kInfinity || !problem_.classes[static_cast<std::size_t>(k)]) {
-      for (Index z = 0; z < depth_; ++z) {
-        std::fill_n(tile + z * plane_, columns, seen == kInside ? -kInfinity : kInfinity);
+      kernel_.relax_columns(field(map) + column, answers, columns, g.first.axis(depth_, plane_), &g.finish,
+                            worker.scratch, worker.far);
+    } else if (is_region_ || g.cap != kInfinity || !problem_.classes[static_cast<std::size_t>(k)]) {
+      for (Index z = 0; z < depth_.count; ++z) {
+        std::fill_n(answers + z * plane_, columns, seen == kInside ? -kInfinity : kInfinity);
       }
     }
   }
 
+  float* field(Index map) { return is_region_ ? field_.get() : problem_.maps + map * depth_.length * plane_; }
   static bool is_integer(double x) { return x == std::floor(x) && x <= kShortMax; }
   static Index grain(Index voxels) { return std::max<Index>(1, kVoxelsPerGrain / voxels); }
   const Geometry& geometry_of(Index b) const {
@@ -226,14 +263,16 @@ class Engine {
   const Problem& problem_;
   const Kernel& kernel_;
   const Index classes_;
-  Index depth_ = 1, height_ = 1, width_ = 1, plane_ = 1, volume_ = 1;
-  int depth_axis_ = 0, height_axis_ = 1, width_axis_ = 2;
+  Extent depth_{0}, height_{1}, width_{2};
+  Index plane_ = 1;         // voxels of a slab that the map holds
+  bool is_region_ = false;  // of the volume, not all of it
   Kernel::MatchRow match_row_ = nullptr;
   std::vector<Geometry> geometries_;
   std::vector<std::size_t> geometry_of_sample_;
   std::vector<std::atomic<unsigned>> phases_seen_;
   std::vector<Worker> workers_;
   std::unique_ptr<unsigned char[]> scratch_;  // of all of them
+  std::unique_ptr<float[]> field_;            // of a region: squares that the last pass reads
 };
 
 }  // namespace
@@ -246,7 +285,7 @@ std::vector<std::string> supported_isas() {
 
 void signed_distance(const Problem& problem, int threads, const std::optional<std::string>& isa) {
   if (problem.batch == 0 || problem.classes.empty()) return;
-  if (std::find(problem.shape.begin(), problem.shape.end(), 0) != problem.shape.end()) return;
+  if (std::find(problem.size.begin(), problem.size.end(), 0) != problem.size.end()) return;
   for (const Kernel* kernel : supported_kernels()) {
     if (!isa || *isa == kernel->isa) return Engine(problem, *kernel, threads).run();
   }

@@ -25,7 +25,9 @@ struct Problem {
   std::vector<std::optional<ClassPattern>> classes;  // none: no voxel belongs to it
   std::vector<std::array<double, 3>> spacing;        // per sample
   double max_distance;       // infinity for no limit
-  float* maps;               // [batch, classes, shape...], contiguous
+  std::array<Index, 3> first;  // voxel of the volume that the map begins with ...
+  std::array<Index, 3> size;   // ... and the map's shape: the whole volume, or a region of it
+  float* maps;               // [batch, classes, size...], contiguous
 };
 
 // Names of the instruction sets this CPU can run, best first.

@@ -20,6 +20,8 @@ constexpr std::int16_t kShortMax = 32767;  // in 16-bit lanes: this far or farth
 struct Axis {
   Index length;
   Index stride;                      // floats from one row to the next
+  Index first;                       // row that is answered first
+  Index answers;                     // how many rows are answered
   const float* float_cost;
   const std::int16_t* short_cost;    // null where squared costs are not all integers
 };
@@ -49,12 +51,13 @@ struct Kernel {
   unsigned (*scan_row)(std::uint8_t* phase, Index width, float cap, float* row);
 
   // Lowers `count` (at most kTileColumns) neighbouring columns of signed squares to the minimum along an
-  // axis, in place; with `finish`, writes signed distances instead. `scratch`, aligned to kScratchAlignment,
-  // holds in vectors the tile and per phase a strip and the minima of its blocks, rows rounded up to kBlock.
+  // axis; with `finish`, to signed distances. Writes the rows that are answered, with the same stride, to
+  // `answers`, which may be their own place in `columns`. `scratch`, aligned to kScratchAlignment, holds in
+  // vectors the tile and per phase a strip and the minima of its blocks, rows rounded up to kBlock.
   // `far` carries from one call of a thread to its next whether answers were too far for 16-bit lanes: it
   // changes the time, never the result.
-  void (*relax_columns)(float* columns, Index count, const Axis& axis, const Finish* finish, void* scratch,
-                        bool& far);
+  void (*relax_columns)(const float* columns, float* answers, Index count, const Axis& axis,
+                        const Finish* finish, void* scratch, bool& far);
 };
 
 constexpr Index kPhasePadding = 16;

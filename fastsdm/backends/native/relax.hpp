@@ -218,13 +218,15 @@ FASTSDM_INLINE void relax_block(const Phase<V>& phase, Index block, Index rows, 
   }
 }
 
-// Answers one strip in place. False where an answer does not fit 16-bit lanes.
+// Answers in place the blocks of one strip that hold rows to be answered. False where an answer does not fit
+// 16-bit lanes.
 template <class V>
-bool relax_strip(typename V::T* strip, Index length, const typename V::T* cost, Phase<V>& outside,
+bool relax_strip(typename V::T* strip, const Axis& axis, const typename V::T* cost, Phase<V>& outside,
                  Phase<V>& inside) {
+  const Index length = axis.length;
   split_phases(strip, length, outside, inside);
   V largest = V::splat(0);
-  for (Index block = 0; block * kBlock < length; ++block) {
+  for (Index block = axis.first / kBlock; block * kBlock < axis.first + axis.answers; ++block) {
     const Index rows = least(kBlock, length - block * kBlock);
     V out[kBlock], in[kBlock];
     relax_block(outside, block, rows, cost, out);
@@ -249,11 +251,11 @@ inline void prefetch_row(const float* row, Index count) {
   for (Index x = 0; x < count; x += 16) FASTSDM_PREFETCH(row + x);
 }
 
-// Works on one tile of columns. False where an answer does not fit 16-bit lanes; then Shorts leave the
-// columns as they were.
+// Works on one tile of columns. False where an answer does not fit 16-bit lanes; then Shorts have written
+// nothing.
 template <class V>
-bool relax_tile(float* columns, Index count, const Axis& axis, const typename V::T* cost,
-                const Finish* finish, void* scratch) {
+bool relax_tile(const float* columns, float* answers, Index count, const Axis& axis,
+                const typename V::T* cost, const Finish* finish, void* scratch) {
   using T = typename V::T;
   constexpr Index L = V::lanes;
   const Index length = axis.length, rows = (length + kBlock - 1) / kBlock * kBlock;
@@ -278,14 +280,14 @@ bool relax_tile(float* columns, Index count, const Axis& axis, const typename V:
   }
   bool fits = true;
   for (Index s = 0; s < strips; ++s) {
-    fits &= relax_strip(tile + s * strip_size, length, cost, outside, inside);
+    fits &= relax_strip(tile + s * strip_size, axis, cost, outside, inside);
     if (V::saturates && !fits) return false;
   }
-  for (Index row = 0; row < length; ++row) {
-    float* const to = columns + row * axis.stride;
+  for (Index row = 0; row < axis.answers; ++row) {
+    float* const to = answers + row * axis.stride;
     for (Index s = 0; s < strips; ++s) {
       Floats parts[L / Floats::lanes];
-      V::load(tile + s * strip_size + row * L).expand(parts);
+      V::load(tile + s * strip_size + (axis.first + row) * L).expand(parts);
       float padded[L];
       const Index here = least(L, count - s * L);
       for (Index p = 0; p < L / Floats::lanes; ++p) {
@@ -298,11 +300,11 @@ bool relax_tile(float* columns, Index count, const Axis& axis, const typename V:
   return fits;
 }
 
-void relax_columns(float* columns, Index count, const Axis& axis, const Finish* finish, void* scratch,
-                   bool& far) {
+void relax_columns(const float* columns, float* answers, Index count, const Axis& axis, const Finish* finish,
+                   void* scratch, bool& far) {
   const bool try_shorts = axis.short_cost && !far;
-  if (try_shorts && relax_tile<Shorts>(columns, count, axis, axis.short_cost, finish, scratch)) return;
-  far = !relax_tile<Floats>(columns, count, axis, axis.float_cost, finish, scratch);
+  if (try_shorts && relax_tile<Shorts>(columns, answers, count, axis, axis.short_cost, finish, scratch)) return;
+  far = !relax_tile<Floats>(columns, answers, count, axis, axis.float_cost, finish, scratch);
 }
 
 }  // namespace

@@ -26,8 +26,8 @@ from fastsdm.cli.volumes import whole_file
 from fastsdm.data import LabelledVolume, mni_icbm152
 
 _REPEATS = 5
-#: The slab of axial slices that the trained network is shown on, cropped to multiples of 4.
-_SLAB = (slice(0, 196), slice(0, 232), slice(72, 88))
+#: Axial slices that the trained network is shown on, around the brain; sizes are multiples of 4.
+_SLAB = (slice(24, 172), slice(16, 216), slice(64, 96))
 
 
 def demo(

@@ -1,0 +1,196 @@
+"""A result as Markdown, and the README's table: both made from the JSON, never typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from benchmarks.bandwidth import Bandwidth
+from benchmarks.environment import Environment
+from benchmarks.maps import MapRow
+from benchmarks.monai_losses import MONAI, OURS, LossRow
+from benchmarks.results import Results, best_ours, best_peer, by_case
+from benchmarks.scaling import AXES, ScalingRow
+from benchmarks.timing import Timing
+from benchmarks.training_step import StepRow, step_cells
+
+
+def markdown(results: Results, plots: Iterable[str]) -> str:
+    """The whole report; `plots` are file names beside it."""
+    parts = [f"# {results.environment.machine}", _environment(results.environment), _how(results)]
+    parts += [f"![{name}]({name})" for name in plots]
+    parts.append("## Signed distance maps")
+    for rows in by_case(results.maps).values():
+        parts.append(_case(rows, results.bandwidth))
+    if results.memory:
+        rows_of_memory = [
+            (
+                row.case,
+                row.contender,
+                f"{row.peak_bytes / 2**20:.0f} MiB",
+                f"{row.peak_over_output:.2f}",
+                row.where,
+            )
+            for row in results.memory
+        ]
+        head = ("case", "contender", "peak growth", "in sizes of the map", "memory")
+        parts += ["## Memory of one call, result included", table(head, rows_of_memory, numbers=(2, 3))]
+    if results.losses:
+        parts += ["## Losses, forward and backward", _losses(results.losses)]
+    if results.steps:
+        parts += [f"## Training step: {results.steps[0].network}", _steps(results.steps)]
+    if results.scaling:
+        parts += ["## Scaling, nanoseconds per voxel of the map", *_curves(results.scaling)]
+    if results.errors:
+        error_rows = [
+            (
+                each.phantom,
+                f"{each.voxels}",
+                f"{100 * each.counts[0] / each.voxels:.4f} %",
+                f"{each.largest:.3f}",
+            )
+            for each in results.errors
+        ]
+        columns = ("phantom", "voxels", "exact", "largest error, voxels")
+        parts += [
+            "## Errors of jump flooding (backend `torch`)",
+            table(columns, error_rows, numbers=(1, 2, 3)),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int]) -> str:
+    """A Markdown table; the columns in `numbers` are set flush right."""
+    rule = ["---:" if place in numbers else "---" for place in range(len(head))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+
+
+def headline(results: Results, cases: Sequence[str], peers: Sequence[str]) -> str:
+    """The README's table: our milliseconds, and how many times as long the peers take."""
+    rows = []
+    for name, found in by_case(results.maps).items():
+        own = best_ours(found)
+        if name in cases and own is not None:
+            timed = {row.contender: row for row in found if row.timing is not None}
+            ratios = [_times(timed[peer], own) if peer in timed else "" for peer in peers]
+            rows.append((own.title, f"**{1000 * own.seconds:.0f} ms**", *ratios))
+    return table(("signed distance map", "fastsdm", *peers), rows, numbers=range(1, len(peers) + 2))
+
+
+def loss_ratios(rows: Sequence[LossRow]) -> list[tuple[str, str, LossRow, LossRow]]:
+    """Task, batch, ours and MONAI's of every pair."""
+    found = {(row.task, row.contender): row for row in rows}
+    tasks = dict.fromkeys(row.task for row in rows)
+    return [(task, found[task, OURS].title, found[task, OURS], found[task, MONAI]) for task in tasks]
+
+
+def _environment(here: Environment) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in here.packages.items())
+    lines = [
+        f"- processor: {here.processor}, {here.cores} cores, {here.memory_gib} GiB, {here.simd}",
+        f"- device: {here.device}" + (f", {here.device_driver}" if here.device != "none" else ""),
+        f"- threads: {here.threads}; {here.system}; Python {here.python}",
+        f"- packages: {packages}",
+        f"- commit {here.commit}, {here.date}",
+    ]
+    return "\n".join(lines)
+
+
+def _how(results: Results) -> str:
+    rate = results.bandwidth.bytes_per_second / 1e9
+    return (
+        f"Made by `{results.command}` in {results.minutes:.0f} minutes. Times are medians, in brackets the "
+        "20th and 80th percentile. Every contender was compared with scipy before it was timed (column "
+        "checked), and all were timed in turns. The floor is the time to read the labels and write the map "
+        f"at {rate:.1f} GB/s, the rate of a copy in memory measured in the same run."
+    )
+
+
+def _case(rows: Sequence[MapRow], bandwidth: Bandwidth) -> str:
+    scipy = next((row for row in rows if row.contender == "scipy"), None)
+    peer = best_peer(rows)
+    head = (
+        "contender",
+        "ms",
+        "Mvoxel/s",
+        "times scipy's speed",
+        "times the best peer's",
+        "times the floor",
+        "checked",
+        "largest error",
+    )
+    cells = []
+    for row in rows:
+        if row.timing is None:
+            cells.append((row.contender, row.note, *[""] * 6))
+            continue
+        ratios = [
+            f"{other.seconds / row.seconds:.2f}" if other and other.timing else "" for other in (scipy, peer)
+        ]
+        floor = f"{row.seconds / bandwidth.floor_s(row.floor_bytes):.1f}"
+        error = "" if row.agreement is None or row.contender == "scipy" else f"{row.agreement.max_abs:.1g}"
+        cells.append(
+            (
+                _name(row),
+                spread(row.timing),
+                f"{row.voxels_per_second / 1e6:.1f}",
+                *ratios,
+                floor,
+                row.checked,
+                error,
+            )
+        )
+    return f"### {rows[0].title}\n\n" + table(head, cells, numbers=range(1, 6))
+
+
+def spread(timing: Timing) -> str:
+    """Median with percentiles, in milliseconds; the repeats where they are few."""
+    low, middle, high = (1000 * value for value in (timing.p20_s, timing.median_s, timing.p80_s))
+    digits = 2 if middle < 10 else 1 if middle < 1000 else 0
+    if timing.repeats == 1:
+        return f"{middle:.{digits}f} (once)"
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _losses(rows: Sequence[LossRow]) -> str:
+    head = ("task", "batch", "fastsdm, ms", "MONAI, ms", "ratio", "largest difference")
+    cells = [
+        (
+            task,
+            batch,
+            spread(own.timing),
+            spread(theirs.timing),
+            f"{theirs.timing.median_s / own.timing.median_s:.1f}",
+            f"{own.max_abs:.1g}",
+        )
+        for task, batch, own, theirs in loss_ratios(rows)
+    ]
+    return table(head, cells, numbers=(2, 3, 4, 5))
+
+
+def _steps(rows: Sequence[StepRow]) -> str:
+    head = ("boundary loss by", "step, ms", "map, ms", "share of the step", "over the step without, ms")
+    return table(head, [(row.variant, *step_cells(row)) for row in rows], numbers=(1, 2, 3, 4))
+
+
+def _curves(rows: Sequence[ScalingRow]) -> list[str]:
+    parts = []
+    for curve in dict.fromkeys(row.curve for row in rows):
+        own = [row for row in rows if row.curve == curve]
+        names = list(dict.fromkeys(row.contender for row in own))
+        points = {(row.x_label, row.contender): f"{row.ns_per_voxel:.2f}" for row in own}
+        cells = [
+            (x, *(points.get((x, name), "") for name in names))
+            for x in dict.fromkeys(row.x_label for row in own)
+        ]
+        parts.append(table((AXES[curve], *names), cells, numbers=range(len(names) + 1)))
+    return parts
+
+
+def _name(row: MapRow) -> str:
+    name = f"**{row.contender}**" if row.ours else row.contender
+    return name if row.exact else f"{name} (approximate)"
+
+
+def _times(row: MapRow, own: MapRow) -> str:
+    ratio = row.seconds / own.seconds
+    return f"{ratio:.0f}x" if ratio >= 9.5 else f"{ratio:.1f}x"

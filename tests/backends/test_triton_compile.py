@@ -1,0 +1,41 @@
+"""Every kernel variant compiled ahead of time for NVIDIA and AMD, which takes no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import registers
+
+pytest.importorskip("triton")
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "triton.md"
+#: A thread may have 255 registers on NVIDIA; beyond 128 fewer than 16 programs fit a multiprocessor.
+MOST_REGISTERS = 128
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", registers.TARGETS)
+def test_no_variant_spills(target: str) -> None:
+    used = {
+        str(variant): registers.usage(variant, target)
+        for variant in registers.variants(registers.TARGETS[target].tiles)
+    }
+    assert used
+    assert {name: usage.spills for name, usage in used.items() if usage.spills} == {}
+    assert {name: usage.registers for name, usage in used.items() if usage.registers > MOST_REGISTERS} == {}
+
+
+@pytest.mark.slow
+def test_the_documented_registers_are_the_compilers() -> None:
+    import triton  # noqa: PLC0415
+
+    document = DOCUMENT.read_text()
+    if f"Triton {triton.__version__}," not in document:
+        pytest.skip(f"docs/triton.md notes another version's registers than {triton.__version__}'s")
+    assert registers.report() in document
+
+
+def test_a_spill_is_seen() -> None:
+    assert registers._amd_usage(".vgpr_count: 9\n.vgpr_spill_count: 2\n.sgpr_spill_count: 3\n").spills == 5

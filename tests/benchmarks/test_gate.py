@@ -1,0 +1,96 @@
+"""The gate: the truth on a sample, what it refuses, and that nobody is timed before it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.contenders import OurBackend, PeerContender, Prepared, peer_contenders
+from benchmarks.gate import sampled_reference
+from benchmarks.maps import measured, reference_for
+from benchmarks.peers import PEERS
+from fastsdm import testing
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("fixture", ["anisotropic", "label_batch", "one_absent"])
+def test_sampled_truth_is_scipys(fixture, request):
+    case = request.getfixturevalue(fixture)
+    labels = case.make()
+    spacing = np.tile(case.spacing, (len(labels), 1))
+    full = testing.reference_signed_distance(labels, case.values, spacing)
+    sample = sampled_reference(case, labels, voxels=3000)
+    assert len(sample.values) == 3000
+    np.testing.assert_allclose(sample.values, full[sample.points], rtol=1e-12)
+
+
+def test_sample_replaces_scipy_where_it_would_take_too_long(anisotropic, settings):
+    labels = anisotropic.make()
+    assert reference_for(anisotropic, labels, settings).points is None
+    settings.reference_s = 0.0
+    assert reference_for(anisotropic, labels, settings).points is not None
+
+
+@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.device_type == "cpu"])
+@pytest.mark.parametrize("fixture", ["anisotropic", "label_batch"])
+def test_peers_give_the_map_they_are_timed_for(name, fixture, request, settings):
+    found = [each for each in peer_contenders(CPU)[0] if each.name == name]
+    if not found:
+        pytest.skip(peer_contenders(CPU)[1][name])
+    case = request.getfixturevalue(fixture)
+    case = dataclasses.replace(case, classes=case.values)  # the recipe takes label maps only
+    (row,) = measured(case, found, settings)
+    assert row.agreement.passed
+    assert row.timing.repeats >= 1
+
+
+class _OffByAHundredth(OurBackend):
+    def prepared(self, case, labels, threads):
+        right = super().prepared(case, labels, threads)
+        return Prepared(lambda round_: right.run(round_) * 1.01, right.plain)
+
+
+def test_wrong_map_is_not_timed(anisotropic, settings):
+    right, wrong = measured(
+        anisotropic, [OurBackend("native", CPU), _OffByAHundredth("scipy", CPU)], settings
+    )
+    assert right.timing is not None
+    assert not right.wrong
+    assert wrong.timing is None
+    assert wrong.wrong
+    assert wrong.note == "disagrees with scipy"
+
+
+def test_outside_half_is_judged_alone(anisotropic, settings):
+    labels = anisotropic.make()
+    reference = reference_for(anisotropic, labels, settings)
+    maps = np.where(reference.values > 0, reference.values, -1.0)
+    assert reference.agreement(maps, testing.EXACT, "outside").passed
+    assert not reference.agreement(maps, testing.EXACT, "signed").passed
+    assert not reference.agreement(1.01 * maps, testing.EXACT, "outside").passed
+
+
+def test_truth_is_clamped_like_the_map(anisotropic, settings):
+    reference = reference_for(anisotropic, anisotropic.make(), settings)
+    clamped = reference.values.clip(-2.0, 2.0)
+    assert reference.agreement(clamped, testing.EXACT, max_distance=2.0).passed
+    assert not reference.agreement(clamped, testing.EXACT).passed
+
+
+def test_peers_without_an_answer_for_an_absent_class_are_left_out(one_absent, settings):
+    rows = measured(one_absent, [OurBackend("native", CPU), PeerContender(PEERS["SimpleITK"], CPU)], settings)
+    assert rows[0].agreement.passed
+    assert rows[1].timing is None
+    assert rows[1].note == "has no answer for an absent class"
+
+
+def test_slow_contender_is_left_out_by_what_is_foreseen(anisotropic, settings):
+    settings.budget = dataclasses.replace(settings.budget, longest_call_s=1.0)
+    settings.rates["fastsdm native"] = anisotropic.map_voxels / 3.0
+    (row,) = measured(anisotropic, [OurBackend("native", CPU)], settings)
+    assert row.timing is None
+    assert row.note == "would take 3 s, the limit is 1 s"

@@ -1,0 +1,214 @@
+"""From a run to JSON, Markdown, plots, comparison and README."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import benchmarks.__main__ as command
+from benchmarks import readme, runner
+from benchmarks.bandwidth import Bandwidth
+from benchmarks.compare import change_table, changes
+from benchmarks.environment import environment
+from benchmarks.errors import EDGES, ErrorHistogram, error_histograms
+from benchmarks.maps import MapRow
+from benchmarks.memory import MemoryRow
+from benchmarks.monai_losses import LossRow
+from benchmarks.plots import PLOTS
+from benchmarks.report import markdown
+from benchmarks.results import FORMAT, Results, best_ours, best_peer, load, save
+from benchmarks.scaling import ScalingRow
+from benchmarks.timing import Timing
+from benchmarks.training_step import StepRow
+from fastsdm.testing import Agreement
+
+CPU = torch.device("cpu")
+
+
+def _timing(seconds: float) -> Timing:
+    return Timing(seconds, 0.9 * seconds, 1.1 * seconds, 5)
+
+
+def _row(case: str, contender: str, seconds: float | None, *, exact: bool = True) -> MapRow:
+    ours = contender.startswith("fastsdm")
+    timing = None if seconds is None else _timing(seconds)
+    right = Agreement(max_abs=1e-6, max_rel=1e-7, share_off=0.0, passed=True)
+    return MapRow(case, f"title of {case}", contender, ours, exact, 8000, 40000, timing, "every voxel", right)
+
+
+@pytest.fixture
+def results() -> Results:
+    maps = [
+        _row("blobs-256", "fastsdm native", 0.010),
+        _row("blobs-256", "fastsdm torch", 0.004, exact=False),
+        _row("blobs-256", "scipy", 1.0),
+        _row("blobs-256", "SimpleITK", 0.123),
+        dataclasses.replace(_row("blobs-256", "edt", None), note="would take 9 s, the limit is 1 s"),
+    ]
+    steps = [
+        StepRow("none", "a U-Net", _timing(1.0), 0.0, 0.0),
+        StepRow("MONAI", "a U-Net", _timing(1.5), 0.45, 0.5),
+        StepRow("fastsdm native", "a U-Net", _timing(1.02), 0.01, 0.02),
+    ]
+    return Results(
+        format=FORMAT,
+        environment=environment(CPU, 2),
+        command="python -m benchmarks --made-up",
+        minutes=0.5,
+        bandwidth=Bandwidth(20e9),
+        maps=maps,
+        memory=[MemoryRow("blobs-256", "fastsdm native", 32000, 36000, "host")],
+        losses=[
+            LossRow("BoundaryLoss", "a batch", "fastsdm", _timing(0.02), 1e-7),
+            LossRow("BoundaryLoss", "a batch", "MONAI", _timing(0.5), 1e-7),
+        ],
+        steps=steps,
+        scaling=[
+            ScalingRow("size", 64.0, "fastsdm native", True, 8000, _timing(0.01)),
+            ScalingRow("size", 128.0, "fastsdm native", True, 64000, _timing(0.06)),
+            ScalingRow("max_distance", None, "fastsdm native", True, 8000, _timing(0.01)),
+        ],
+        errors=[ErrorHistogram("blobs", 1000, [990, 4, 3, 2, 1, 0, 0, 0], 0.15)],
+    )
+
+
+def test_json_keeps_everything(results, tmp_path):
+    save(results, tmp_path / "a.json")
+    assert load(tmp_path / "a.json") == results
+    strict = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert strict["maps"][0]["contender"] == "fastsdm native"
+
+
+def test_json_of_another_format_is_refused(results, tmp_path):
+    save(dataclasses.replace(results, format=FORMAT + 1), tmp_path / "a.json")
+    with pytest.raises(ValueError, match=rf"a.json: must have format {FORMAT}, got {FORMAT + 1}"):
+        load(tmp_path / "a.json")
+
+
+def test_environment_names_no_host_and_no_path(results):
+    text = json.dumps(dataclasses.asdict(results.environment))
+    assert not re.search(r"(/\w+){2}", text)
+    node = __import__("platform").node()
+    assert not node or node not in text
+    assert re.fullmatch(r"[a-z0-9-]+", results.environment.slug)
+
+
+def test_best_are_the_fastest_exact_ones(results):
+    assert best_ours(results.maps).contender == "fastsdm native"
+    assert best_peer(results.maps).contender == "SimpleITK"
+    assert best_ours([]) is None
+
+
+def test_report_shows_ratios_floor_and_reasons(results):
+    text = markdown(results, ["a.png"])
+    line = next(line for line in text.splitlines() if "**fastsdm native**" in line)
+    # 8000 voxels in 10 ms; scipy takes 100 and SimpleITK 12.3 times as long; 40000 bytes take 2 us
+    assert "| 10.0 (9.0 to 11.0) | 0.8 | 100.00 | 12.30 | 5000.0 | every voxel |" in line
+    assert "would take 9 s, the limit is 1 s" in text
+    assert "(approximate)" in text
+    assert "![a.png](a.png)" in text
+    assert "| BoundaryLoss | a batch | 20.0 (18.0 to 22.0) | 500.0 (450.0 to 550.0) | 25.0 |" in text
+    assert "| MONAI | 1500 | 450.0 | 30.00 % | +500 |" in text
+    assert "| unlimited | 1250.00 |" in text
+    assert results.environment.commit in text
+
+
+@pytest.mark.parametrize("name", sorted(PLOTS))
+def test_plots_are_drawn_and_small(name, results, tmp_path):
+    path = tmp_path / "plot.png"
+    assert PLOTS[name](results, path)
+    assert path.stat().st_size < 200_000
+    assert len(Image.open(path).convert("L").getcolors()) > 10
+
+
+@pytest.mark.parametrize("name", sorted(PLOTS))
+def test_nothing_is_drawn_of_nothing(name, results, tmp_path):
+    nothing = dataclasses.replace(results, maps=[], scaling=[], steps=[], errors=[])
+    assert not PLOTS[name](nothing, tmp_path / "plot.png")
+    assert not (tmp_path / "plot.png").exists()
+
+
+def _slower(results: Results, factor: float) -> Results:
+    first = results.maps[0]
+    return dataclasses.replace(
+        results, maps=[dataclasses.replace(first, timing=_timing(factor * first.seconds)), *results.maps[1:]]
+    )
+
+
+def test_comparison_prints_ratios_and_flags_regressions(results):
+    after = _slower(results, 1.5)
+    largest = changes(results, after)[0]
+    assert largest.what == "title of blobs-256: fastsdm native"
+    assert largest.ratio == pytest.approx(1.5)
+    assert [each.what for each in change_table(results, after)[1]] == [largest.what]
+    assert not change_table(after, results)[1]
+
+
+def test_a_ratio_within_the_scatter_is_no_regression(results):
+    assert not change_table(results, _slower(results, 1.2))[1]
+
+
+def test_compare_command_tells_by_its_exit_code(results, tmp_path):
+    save(results, tmp_path / "a.json")
+    save(_slower(results, 2.0), tmp_path / "b.json")
+    paths = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    assert CliRunner().invoke(command.app, ["compare", *paths]).exit_code == 1
+    assert CliRunner().invoke(command.app, ["compare", *paths[::-1]]).exit_code == 0
+
+
+def test_readme_block_replaces_what_was_there(results, tmp_path):
+    path = tmp_path / "results" / "machine.json"
+    path.parent.mkdir()
+    block = readme.block(results, path, tmp_path)
+    assert "| title of blobs-256 | **10 ms** | 100x |  | 12x |  |" in block
+    assert "BoundaryLoss 25x" in block
+    assert "1.0 % with fastsdm, 30 % with MONAI" in block
+    assert results.command in block
+    assert (tmp_path / re.search(r"!\[.*\]\((.*)\)", block).group(1)).exists()
+    text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
+    assert readme.replaced(text, "new") == f"before\n{readme.BEGIN}\nnew\n{readme.END}\nafter\n"
+    with pytest.raises(ValueError, match=r"README\.md: must hold"):
+        readme.replaced("no marks", "new")
+
+
+def test_run_command_writes_all_and_fails_on_a_wrong_backend(anisotropic, tmp_path, monkeypatch):
+    for module in (command, runner):
+        monkeypatch.setattr(module, "CASES", {"tiny": anisotropic})
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--parts", "maps", "--out", "elsewhere"])
+    arguments = ["--quick", "--cases", "tiny", "--parts", "maps", "--threads", "1", "--device", "cpu"]
+    arguments += ["--backends", "native", "--out", str(tmp_path)]
+    run = CliRunner().invoke(command.app, arguments)
+    assert run.exit_code == 0, run.output
+    (path,) = tmp_path.glob("*.json")
+    found = load(path)
+    assert {row.contender for row in found.maps if row.timing} >= {"fastsdm native", "scipy", "edt"}
+    assert found.command == "python -m benchmarks --parts maps"
+    assert path.with_suffix(".md").exists()
+    assert Path(f"{path.with_suffix('')}-throughput.png").exists()
+
+    wrong = Agreement(max_abs=1.0, max_rel=1.0, share_off=1.0, passed=False)
+    bad = dataclasses.replace(found, maps=[dataclasses.replace(found.maps[0], agreement=wrong)])
+    monkeypatch.setattr(command, "results_of", lambda *_: bad)
+    assert CliRunner().invoke(command.app, arguments).exit_code == 1
+
+
+@pytest.mark.parametrize("option", ["--cases", "--parts"])
+def test_unknown_names_are_refused(option):
+    run = CliRunner().invoke(command.app, [option, "nonsense"])
+    assert run.exit_code == 2
+    assert "nonsense" in run.output
+
+
+def test_error_histogram_counts_every_voxel():
+    for found in error_histograms(CPU, 14):
+        assert sum(found.counts) == found.voxels == 14**3
+        assert len(found.counts) == len(EDGES)
+        assert (found.largest == 0) == (found.counts[0] == found.voxels)
