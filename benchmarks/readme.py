@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from benchmarks.monai_losses import LossRow
-from benchmarks.plots import throughput
+from benchmarks.plots import overview
 from benchmarks.report import headline, loss_ratios
 from benchmarks.results import Results
 from benchmarks.training_step import StepRow
@@ -33,7 +33,7 @@ def replaced(readme: str, block: str) -> str:
 def block(results: Results, json_path: Path, root: Path) -> str:
     """Table, sentences and figure; draws the figure beside the JSON."""
     figure = json_path.with_name(f"{json_path.stem}-readme.png")
-    throughput(results, figure, CASES[:3])
+    overview(results, figure, ("mni", "blobs-256"))
     here = results.environment
     report = json_path.with_suffix(".md")
     sentences = [
