@@ -40,7 +40,7 @@ class ErrorHistogram:
 PHANTOMS: dict[str, tuple[Callable[[tuple[int, ...]], Array], tuple[float, float, float]]] = {
     "blobs": (testing.blobs, _UNIT),
     "blobs, 3 x 0.8 x 0.7": (testing.blobs, _CT),
-    "thin vessels": (testing.vessels, _UNIT),
+    "thin vessels, 3 x 0.8 x 0.7": (testing.vessels, _CT),
     "0.1 % of the voxels": (partial(testing.noise, fraction=0.001), _UNIT),
 }
 

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import LogLocator
+
 from benchmarks import style
 from benchmarks.errors import EDGES, ErrorHistogram
 from benchmarks.maps import MapRow
@@ -92,8 +94,9 @@ def _curve_panel(axis: Any, curve: str, rows: Sequence[ScalingRow]) -> dict[str,
     axis.set_xticks(range(len(ticks)), [_tick(label) for label in ticks])
     axis.set_xlim(-0.3, len(ticks) - 0.7)
     axis.set_yscale("log")
-    times = [row.ns_per_voxel for row in rows]
-    bottom, top = min(times) / 1.6, max(times) * 1.6
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    heights = [row.ns_per_voxel for row in rows]
+    bottom, top = min(heights) / 1.6, max(heights) * 1.6
     axis.set_ylim(bottom, max(top, 12 * bottom))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.yaxis.set_minor_formatter("")
@@ -163,9 +166,10 @@ def overview(results: Results, path: Path, cases: Sequence[str]) -> bool:
     shown = [by_name[name] for name in cases if name in by_name and any(row.timing for row in by_name[name])]
     if not shown:
         return False
-    panels: list[Callable[[Any], None]] = []
-    slots = max(sum(row.timing is not None for row in rows) for rows in shown)
-    panels += [partial(_throughput_panel, rows=rows, slots=slots) for rows in shown]
+    slots = max(len(results.steps), *(sum(row.timing is not None for row in rows) for rows in shown))
+    panels: list[Callable[[Any], None]] = [
+        partial(_throughput_panel, rows=rows, slots=slots) for rows in shown
+    ]
     if results.steps:
         panels.append(partial(_step_panel, steps=results.steps))
 
@@ -173,10 +177,10 @@ def overview(results: Results, path: Path, cases: Sequence[str]) -> bool:
         for axis, panel in zip(axes.flat, panels, strict=True):
             panel(axis)
         if results.steps:
-            axes[0, -1].set_title("training step, ms; in colour, the map")
+            axes[0, -1].set_title("3D U-Net training step, ms; in colour, the map")
 
-    title = "Signed distance map, million voxels per second; in brackets, times slower than fastsdm"
-    size = (4.4 * len(panels), 0.9 + 0.3 * max(slots, len(results.steps)))
+    title = "Million voxels of map per second (times slower than fastsdm)"
+    size = (4.4 * len(panels), 0.9 + 0.27 * slots)
     style.drawn(path, style.heading(results.environment, title), (1, len(panels)), size, fill)
     return True
 

@@ -1,4 +1,4 @@
-"""A result as Markdown, and the README's table: both made from the JSON, never typed."""
+"""A result as Markdown, made from the JSON, never typed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.bandwidth import Bandwidth
 from benchmarks.environment import Environment
 from benchmarks.maps import MapRow
 from benchmarks.monai_losses import MONAI, OURS, LossRow
-from benchmarks.results import Results, best_ours, best_peer, by_case
+from benchmarks.results import Results, best_peer, by_case
 from benchmarks.scaling import AXES, ScalingRow
 from benchmarks.timing import Timing
 from benchmarks.training_step import StepRow, step_cells
@@ -64,18 +64,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[
     """A Markdown table; the columns in `numbers` are set flush right."""
     rule = ["---:" if place in numbers else "---" for place in range(len(head))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
-
-
-def headline(results: Results, cases: Sequence[str], peers: Sequence[str]) -> str:
-    """The README's table: our milliseconds, and how many times as long the peers take."""
-    rows = []
-    for name, found in by_case(results.maps).items():
-        own = best_ours(found)
-        if name in cases and own is not None:
-            timed = {row.contender: row for row in found if row.timing is not None}
-            ratios = [times(timed[peer].seconds / own.seconds) if peer in timed else "" for peer in peers]
-            rows.append((own.title, f"**{1000 * own.seconds:.0f} ms**", *ratios))
-    return table(("signed distance map", "fastsdm", *peers), rows, numbers=range(1, len(peers) + 2))
 
 
 def loss_ratios(rows: Sequence[LossRow]) -> list[tuple[str, str, LossRow, LossRow]]:

@@ -22,7 +22,7 @@ from benchmarks.memory import MemoryRow
 from benchmarks.monai_losses import LossRow
 from benchmarks.plots import PLOTS
 from benchmarks.report import markdown
-from benchmarks.results import FORMAT, Results, best_ours, best_peer, load, save
+from benchmarks.results import FORMAT, Results, best_ours, best_peer, keep_old, load, save
 from benchmarks.scaling import ScalingRow
 from benchmarks.timing import Timing
 from benchmarks.training_step import StepRow
@@ -171,15 +171,45 @@ def test_readme_block_replaces_what_was_there(results, tmp_path):
     path = tmp_path / "results" / "machine.json"
     path.parent.mkdir()
     block = readme.block(results, path, tmp_path)
-    assert "| title of blobs-256 | **10 ms** | 100x |  | 12x |  |" in block
-    assert "BoundaryLoss 25x" in block
-    assert "1.0 % with fastsdm, 30 % with MONAI" in block
+    assert "|  | fastsdm | MONAI | scipy | SimpleITK |\n" in block
+    assert "| map of title of blobs-256 | **10 ms** |  | 100x | 12x |\n" in block
+    assert "| BoundaryLoss with its gradient, a batch | **20 ms** | 25x |  |  |\n" in block
+    assert "| share of a training step, a U-Net | **1.0 %** | 30 % |  |  |\n" in block
     assert results.command in block
     assert (tmp_path / re.search(r"!\[.*\]\((.*)\)", block).group(1)).exists()
     text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
     assert readme.replaced(text, "new") == f"before\n{readme.BEGIN}\nnew\n{readme.END}\nafter\n"
     with pytest.raises(ValueError, match=r"README\.md: must hold"):
         readme.replaced("no marks", "new")
+
+
+def test_readme_command_fills_the_marks_of_a_file(results, tmp_path):
+    save(results, tmp_path / "machine.json")
+    text = tmp_path / "README.md"
+    text.write_text(f"before\n{readme.BEGIN}\n{readme.END}\nafter\n")
+    for _ in range(2):
+        run = CliRunner().invoke(command.app, ["readme", str(tmp_path / "machine.json"), str(text)])
+        assert run.exit_code == 0, run.output
+        assert text.read_text().startswith(f"before\n{readme.BEGIN}\n|  | fastsdm |")
+        assert text.read_text().endswith(f"[machine.md](machine.md).\n{readme.END}\nafter\n")
+
+
+def test_replaced_result_is_kept_under_its_commit(results, tmp_path):
+    path = tmp_path / "machine.json"
+    assert keep_old(path) is None
+    save(results, path)
+    old = keep_old(path)
+    assert not path.exists()
+    assert old.name.startswith(f"machine-{results.environment.date}-")
+    assert load(old) == results
+
+
+def test_report_begins_with_what_went_wrong(results):
+    bad = dataclasses.replace(results, failures=["maps: tiny: broke"], skipped=["scaling: size 512"])
+    text = markdown(bad, [])
+    assert "**Failed**: maps: tiny: broke." in text
+    assert "Not begun, the time was up: scaling: size 512." in text
+    assert text.index("**Failed**") < text.index("- processor")
 
 
 @pytest.mark.parametrize("phantom", sorted(PHANTOMS))
