@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import mse_loss
 
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 from fastsdm.losses._common import Activation, DistanceMapLoss
@@ -108,9 +109,10 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
     def _value(
         self, prediction: torch.Tensor, truth: Target, maps: torch.Tensor, spacing: SpacingLike
     ) -> torch.Tensor:
-        agreement = 1 - (truth.probabilities(prediction.dtype) + prediction)
-        kept = (maps * agreement).square().flatten(2).sum(dim=2)
-        energy = maps.square().flatten(2).sum(dim=2)
+        squares = maps.square()
+        worst = 1 - truth.probabilities(prediction.dtype)
+        kept = (mse_loss(prediction, worst, reduction="none") * squares).flatten(2).sum(dim=2)
+        energy = squares.flatten(2).sum(dim=2)
         if self.class_weights is not None:
             if len(self.class_weights) != kept.shape[1]:
                 raise ValueError(
