@@ -110,11 +110,13 @@ def readme(
 def _chosen(
     option: str, text: str | None, default: tuple[str, ...], allowed: tuple[str, ...]
 ) -> tuple[str, ...]:
-    names = default if text is None else tuple(text.split(","))
+    if text is None:
+        return default
+    names = text.split(",")
     unknown = [name for name in names if name not in allowed]
     if unknown:
         raise typer.BadParameter(f"{option}: must be among {', '.join(allowed)}; got {unknown[0]!r}")
-    return names
+    return tuple(name for name in allowed if name in names)
 
 
 def _measuring_arguments() -> list[str]:

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from benchmarks.contenders import OurBackend, PeerContender, Prepared, our_contenders, peer_contenders
 from benchmarks.gate import sampled_reference
@@ -98,12 +99,26 @@ def test_tolerances_of_peers_refuse_what_is_no_rounding(anisotropic, settings):
     assert max(peer.tolerance.relative for peer in PEERS.values()) == PEERS["SimpleITK"].tolerance.relative
 
 
-def test_scipy_is_timed_by_the_check_where_there_is_no_time_for_another_call(anisotropic, settings):
+def test_scipy_is_timed_by_the_check_where_there_is_no_time_for_another_call(
+    anisotropic, settings, monkeypatch
+):
+    calls = []
+    transform = ndimage.distance_transform_edt
+    monkeypatch.setattr(
+        ndimage,
+        "distance_transform_edt",
+        lambda *args, **kwargs: calls.append(args) or transform(*args, **kwargs),
+    )
     settings.budget = dataclasses.replace(settings.budget, seconds=0.0, longest_call_s=0.0)
-    settings.rates["scipy"] = 1e9
     (row,) = measured(anisotropic, [PeerContender(PEERS["scipy"], CPU)], settings)
     assert row.timing.repeats == 1
+    assert len(calls) == 2
     assert settings.rates["scipy"] == pytest.approx(anisotropic.map_voxels / row.timing.median_s)
+
+
+def test_absent_class_foretells_nothing_of_scipy(one_absent, settings):
+    reference_for(one_absent, one_absent.make(), settings)
+    assert "scipy" not in settings.rates
 
 
 def test_scipy_takes_part_beside_a_device():

@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import benchmarks.__main__ as command
+import benchmarks.results
 from benchmarks import readme
 from benchmarks.bandwidth import Bandwidth
 from benchmarks.compare import change_table, changes
@@ -202,6 +203,19 @@ def test_replaced_result_is_kept_under_its_commit(results, tmp_path):
     assert not path.exists()
     assert old.name.startswith(f"machine-{results.environment.date}-")
     assert load(old) == results
+
+
+def test_broken_off_save_leaves_the_old_file(results, tmp_path, monkeypatch):
+    path = tmp_path / "machine.json"
+    save(results, path)
+
+    def power_cut(*_):
+        raise OSError("power cut")
+
+    monkeypatch.setattr(benchmarks.results.os, "replace", power_cut)
+    with pytest.raises(OSError, match="power cut"):
+        save(dataclasses.replace(results, command="another"), path)
+    assert load(path) == results
 
 
 def test_report_begins_with_what_went_wrong(results):

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 import benchmarks.__main__ as command
 from benchmarks import memory, runner
 from benchmarks.bandwidth import Bandwidth
-from benchmarks.contenders import OurBackend, PeerContender
+from benchmarks.contenders import OurBackend, PeerContender, Prepared
 from benchmarks.maps import measured, warm_up
 from benchmarks.peers import PEERS
 from benchmarks.results import load
 from benchmarks.runner import PARTS, Plan, results_of
+from benchmarks.scaling import WrongMapError, measured_point, scaling_points
 
 CPU = torch.device("cpu")
 
@@ -83,6 +84,24 @@ def test_wrong_backend_ends_in_an_exit_code(arguments, monkeypatch):
     run = CliRunner().invoke(command.app, arguments)
     assert run.exit_code == 1
     assert "FAILED maps: tiny: fastsdm native: disagrees" in run.output
+
+
+class _OffByAHundredth(OurBackend):
+    def prepared(self, case, labels, threads):
+        right = super().prepared(case, labels, threads)
+        return Prepared(lambda round_: right.run(round_) * 1.01, right.plain)
+
+
+def test_wrong_map_of_ours_is_a_failure_of_the_run(plan, monkeypatch, settings):
+    wrong = _OffByAHundredth("native", CPU)
+    monkeypatch.setattr(runner, "our_contenders", lambda *_: [wrong])
+    monkeypatch.setattr(runner, "peer_contenders", lambda *_: ([], {}))
+    found = results_of(dataclasses.replace(plan, cases=("tiny",)), "a command")
+    (failure,) = found.failures
+    assert failure.startswith("maps: tiny blobs: fastsdm native: disagrees with scipy, by up to 0.")
+    point = next(scaling_points(wrong, [], settings, quick=True))
+    with pytest.raises(WrongMapError, match="fastsdm native: disagrees with scipy"):
+        measured_point(point)
 
 
 def test_raising_contender_is_told_and_the_others_are_timed(anisotropic, settings):
@@ -150,11 +169,13 @@ def test_what_is_late_is_skipped_and_named(plan):
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_part_has_items_and_a_list_to_fill(quick):
     plan = Plan(CPU, 1, ("blobs-128", "mni"), ["native"], PARTS, quick=quick)
-    everyone = [OurBackend("native", CPU), PeerContender(PEERS["scipy"], CPU)]
+    everyone = [OurBackend(name, CPU) for name in ("native", "torch")]
+    everyone.append(PeerContender(PEERS["scipy"], CPU))
     for part in PARTS:
         items = list(runner._ITEMS[part](plan, everyone, plan.settings))
         titles = [title for title, _ in items]
         assert len(set(titles)) == len(titles) > 0
+        assert not any("torch" in title for title in titles)
         assert part in {field.name for field in dataclasses.fields(runner.Results)}
 
 
