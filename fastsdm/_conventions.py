@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-# On the CPU the steps run over pieces that stay in the cache; an accelerator takes the whole map at once.
-_CPU_PIECE = 1 << 18
+# On the CPU the steps run over pieces that stay in the cache, each on the calling thread: torch would divide a
+# larger one among threads, which wait for each other whenever other processes hold the cores.
+_CPU_PIECE = 1 << 15
 
 
 def voxel_shift(convention: str, spacing: Sequence[float]) -> float:
@@ -61,13 +62,21 @@ def apply_(
             if convention == "midline":
                 piece.sub_(piece.sign(), alpha=shift)
             elif shift:
-                piece.add_(piece < 0, alpha=shift)
+                _shift_inside_(piece, shift)
             # The shift leaves infinities alone, so they still tell an empty class.
             if fill is not None:
                 piece.nan_to_num_(posinf=fill, neginf=-fill)
             if max_distance is not None:
                 piece.clamp_(-max_distance, max_distance)
     return plain
+
+
+def _shift_inside_(piece: torch.Tensor, shift: float) -> None:
+    if piece.device.type == "cpu":
+        # Half the time of a comparison, whose result would be converted to floats in a pass of its own.
+        piece.add_(piece.sign().clamp_(max=0), alpha=-shift)
+    else:
+        piece.add_(piece < 0, alpha=shift)
 
 
 def _pieces(sample: torch.Tensor) -> Sequence[torch.Tensor]:
