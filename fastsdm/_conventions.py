@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-# On the CPU the steps run over pieces that stay in the cache, each on the calling thread: torch would divide a
-# larger one among threads, which wait for each other whenever other processes hold the cores.
+# On the CPU the steps run over pieces that stay in the cache, each on the calling thread: torch would divide
+# a larger one among threads, which wait for each other whenever other processes hold the cores.
 _CPU_PIECE = 1 << 15
 
 
