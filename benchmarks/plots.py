@@ -37,8 +37,8 @@ def throughput(results: Results, path: Path) -> bool:
         _blank(axes, len(shown))
 
     title = "Signed distance map, million voxels per second; in brackets, times slower than fastsdm"
-    size = (max(4.2 * columns, 8.0), lines * (0.5 + 0.27 * most) + 0.5)
-    style.drawn(path, style.heading(results.environment, title), (lines, columns), size, fill)
+    size = (max(4.2 * columns, 8.0), lines * (0.5 + 0.27 * most) + 0.8)
+    style.drawn(path, results.environment, title, (lines, columns), size, fill)
     return True
 
 
@@ -72,11 +72,11 @@ def scaling(results: Results, path: Path) -> bool:
         _blank(axes, len(shown))
         for axis in axes[:, 0]:
             axis.set_ylabel("ns per voxel of the map")
-        figure.legend(lines_of.values(), lines_of, loc="outside lower center", ncols=7, frameon=False)
+        figure.legend(lines_of.values(), lines_of, loc="outside upper right", ncols=7, frameon=False)
 
     title = "Time per voxel of the signed distance map; bands from the 20th to the 80th percentile"
-    size = (12.6, 3.2 * lines + 0.7)
-    style.drawn(path, style.heading(results.environment, title), (lines, _PANELS_A_ROW), size, fill)
+    size = (12.6, 3.2 * lines + 1.0)
+    style.drawn(path, results.environment, title, (lines, _PANELS_A_ROW), size, fill)
     return True
 
 
@@ -110,9 +110,9 @@ def step_share(results: Results, path: Path) -> bool:
     """The training step of every variant: network in grey, distance map in colour."""
     if not results.steps:
         return False
-    heading = style.heading(results.environment, f"Training step of a {results.steps[0].network}, ms")
-    size = (9.6, 0.9 + 0.34 * len(results.steps))
-    style.drawn(path, heading, (1, 1), size, lambda _, axes: _step_panel(axes[0, 0], results.steps))
+    title, size = f"Training step of a {results.steps[0].network}, ms", (9.6, 1.1 + 0.34 * len(results.steps))
+    fill: style.Fill = lambda _, axes: _step_panel(axes[0, 0], results.steps)  # noqa: E731
+    style.drawn(path, results.environment, title, (1, 1), size, fill)
     return True
 
 
@@ -135,8 +135,8 @@ def error_histogram(results: Results, path: Path) -> bool:
     if not results.errors:
         return False
     title = "Backend torch (jump flooding): voxels that are not exact"
-    heading = style.heading(results.environment, title)
-    style.drawn(path, heading, (1, 1), (9.6, 3.6), lambda _, axes: _error_panel(axes[0, 0], results.errors))
+    fill: style.Fill = lambda _, axes: _error_panel(axes[0, 0], results.errors)  # noqa: E731
+    style.drawn(path, results.environment, title, (1, 1), (9.6, 3.8), fill)
     return True
 
 
@@ -177,11 +177,11 @@ def overview(results: Results, path: Path, cases: Sequence[str]) -> bool:
         for axis, panel in zip(axes.flat, panels, strict=True):
             panel(axis)
         if results.steps:
-            axes[0, -1].set_title("3D U-Net training step, ms; in colour, the map")
+            axes[0, -1].set_title("training step, ms; map in colour")
 
     title = "Million voxels of map per second (times slower than fastsdm)"
-    size = (4.4 * len(panels), 0.9 + 0.27 * slots)
-    style.drawn(path, style.heading(results.environment, title), (1, len(panels)), size, fill)
+    size = (4.6 * len(panels), 1.2 + 0.27 * slots)
+    style.drawn(path, results.environment, title, (1, len(panels)), size, fill)
     return True
 
 

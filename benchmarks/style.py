@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
@@ -53,6 +53,8 @@ _RC: Any = {
     "lines.markersize": 5,
 }
 _DPI = 100
+#: Draws into a figure and its axes, `[rows, columns]`.
+Fill: TypeAlias = Callable[[Any, Any], None]
 
 mpl.use("Agg")  # draw to files, also where there is a screen
 
@@ -69,24 +71,28 @@ def marker(contender: str) -> str:
 
 def drawn(
     path: Path,
-    heading: str,
+    here: Environment,
+    title: str,
     shape: tuple[int, int],
     size: tuple[float, float],
-    fill: Callable[[Any, Any], None],
+    fill: Fill,
 ) -> None:
-    """Save a figure of `shape` rows and columns of panels; `fill` gets it and its axes, `[rows, columns]`."""
+    """Save a figure of `shape` rows and columns of panels, with where it comes from below it."""
     with plt.rc_context(_RC):
         figure, axes = plt.subplots(*shape, figsize=size, squeeze=False)
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.supxlabel(_origin(here), x=0.01, ha="left", fontsize=8, color="#6A6A6A")
         fill(figure, axes)
         save_small_png(figure, path, dpi=_DPI)
         plt.close(figure)
 
 
-def heading(here: Environment, what: str) -> str:
-    """The title of a figure, with the machine and, on a CPU, the threads."""
-    threads = f", {here.threads} threads" if here.device == "none" else ""
-    return f"{what}   ({here.machine}{threads})"
+def _origin(here: Environment) -> str:
+    where = f"{here.threads} threads, {here.simd}" if here.device == "none" else here.device_driver
+    versions = ", ".join(
+        f"{name} {here.packages[name]}" for name in ("torch", "scipy") if name in here.packages
+    )
+    return f"{here.machine}, {where}; {versions}; commit {here.commit}, {here.date}"
 
 
 def bare_bars(axis: Any, names: Sequence[str], slots: int) -> None:

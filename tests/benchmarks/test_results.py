@@ -171,7 +171,9 @@ def test_compare_command_tells_by_its_exit_code(results, tmp_path):
 def test_readme_block_replaces_what_was_there(results, tmp_path):
     path = tmp_path / "results" / "machine.json"
     path.parent.mkdir()
+    results.maps.append(_row("noise-128", "fastsdm native", 0.01))
     block = readme.block(results, path, tmp_path)
+    assert "noise" not in block
     assert "|  | fastsdm | MONAI | scipy | SimpleITK |\n" in block
     assert "| map of title of blobs-256 | **10 ms** |  | 100x | 12x |\n" in block
     assert "| BoundaryLoss with its gradient, a batch | **20 ms** | 25x |  |  |\n" in block
