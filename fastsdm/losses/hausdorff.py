@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import mse_loss
@@ -33,6 +34,7 @@ class HausdorffDTLoss(DistanceMapLoss):
         reduction: ``"mean"`` or ``"sum"`` over samples and classes, or ``"none"`` for ``[B, K, 1, ...]``.
         batch: average over the batch before the reduction (``[1, K, 1, ...]`` with ``"none"``).
         one_sided: leave out the prediction's distances, which halves the cost.
+        classes: as in :class:`BoundaryLoss`.
         spacing: as in :class:`BoundaryLoss`.
         convention: as in :class:`BoundaryLoss`; anything but ``"plain"`` departs from the paper and MONAI.
         empty: as in :class:`BoundaryLoss`, of both maps.
@@ -57,6 +59,7 @@ class HausdorffDTLoss(DistanceMapLoss):
         batch: bool = False,
         *,
         one_sided: bool = False,
+        classes: Sequence[int] | None = None,
         spacing: SpacingLike = 1.0,
         convention: Convention = "plain",
         empty: EmptyPolicy = "zero",
@@ -73,6 +76,7 @@ class HausdorffDTLoss(DistanceMapLoss):
             other_act,
             reduction,
             batch,
+            classes=classes,
             spacing=spacing,
             convention=convention,
             empty=empty,

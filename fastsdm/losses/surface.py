@@ -34,6 +34,7 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
         batch: one ratio for the whole batch (a scalar) instead of one per sample.
         class_weights: ``w_k`` of the K channels that count, as :meth:`inverse_frequency` makes them; None
             weighs all alike.
+        classes: as in :class:`BoundaryLoss`.
         spacing: as in :class:`BoundaryLoss`.
         convention: as in :class:`BoundaryLoss`.
         empty: as in :class:`BoundaryLoss`.
@@ -59,6 +60,7 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
         batch: bool = False,
         *,
         class_weights: Sequence[float] | None = None,
+        classes: Sequence[int] | None = None,
         spacing: SpacingLike = 1.0,
         convention: Convention = "kervadec",
         empty: EmptyPolicy = "zero",
@@ -75,6 +77,7 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
             other_act,
             reduction,
             batch,
+            classes=classes,
             spacing=spacing,
             convention=convention,
             empty=empty,
