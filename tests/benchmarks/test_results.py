@@ -116,6 +116,7 @@ def test_report_shows_ratios_floor_and_reasons(results):
     assert "in 0.8 minutes (maps 0.5, steps 0.2)" in text
     assert "Took no part: DIPlib (package diplib is not installed)." in text
     assert "Failed" not in text
+    assert "| 0.12 | 500000.0 | every voxel |  |  |" in text  # scipy is not held to itself
     assert "would take 9 s, the limit is 1 s" in text
     assert "(approximate)" in text
     assert "![a.png](a.png)" in text

@@ -50,3 +50,4 @@ def test_the_command_prints_the_table() -> None:
     printed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
     assert printed.strip() == traffic.report()
     assert "| 1 x 64 x 512 x 512 | 1 | 3 | 17.0 |" in printed
+    assert traffic.report() in (root / "docs" / "triton.md").read_text(encoding="utf-8")
