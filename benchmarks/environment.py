@@ -39,6 +39,12 @@ class Environment:
     date: str
 
     @property
+    def where(self) -> str:
+        """Machine and what of it a run used, in a few words."""
+        used = f"{self.threads} threads, {self.simd}" if self.device == "none" else self.device_driver
+        return f"{self.machine}, {used}"
+
+    @property
     def slug(self) -> str:
         """The machine as a file name."""
         return re.sub(r"[^a-z0-9]+", "-", self.machine.lower()).strip("-")
@@ -58,12 +64,16 @@ def environment(device: torch.device, threads: int) -> Environment:
         simd=_simd(),
         system=f"{platform.system()} {platform.machine()}",
         device=device_name,
-        device_driver=f"CUDA {torch.version.cuda}" if on_cuda else "none",
+        device_driver=_driver() if on_cuda else "none",
         python=platform.python_version(),
         packages=_versions(),
         commit=_commit(),
         date=datetime.now(timezone.utc).date().isoformat(),
     )
+
+
+def _driver() -> str:
+    return f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
 
 
 def _processor() -> str:

@@ -53,9 +53,8 @@ def block(results: Results, json_path: Path, root: Path) -> str:
         parts.append(f"![Throughput, and the training step]({_link(figure, root)})")
     here, report = results.environment, _link(json_path.with_suffix(".md"), root)
     parts.append(
-        f"Medians on {here.machine} ({here.simd}, {here.threads} threads), commit {here.commit}; `2.0x` is "
-        "twice as long as fastsdm in the same run, after every result was checked. Made by "
-        f"`{results.command}`; all it measured: [{report}]({report})."
+        f"Medians on {here.where}, commit {here.commit}; `2.0x` is twice as long as fastsdm in the same run, "
+        f"after every result was checked. Made by `{results.command}`; all it measured: [{report}]({report})."
     )
     return "\n\n".join(parts)
 

@@ -88,11 +88,10 @@ def drawn(
 
 
 def _origin(here: Environment) -> str:
-    where = f"{here.threads} threads, {here.simd}" if here.device == "none" else here.device_driver
     versions = ", ".join(
         f"{name} {here.packages[name]}" for name in ("torch", "scipy") if name in here.packages
     )
-    return f"{here.machine}, {where}; {versions}; commit {here.commit}, {here.date}"
+    return f"{here.where}; {versions}; commit {here.commit}, {here.date}"
 
 
 def bare_bars(axis: Any, names: Sequence[str], slots: int) -> None:
