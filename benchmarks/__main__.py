@@ -9,16 +9,17 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.markup import escape
 
 from benchmarks import readme as readme_block
 from benchmarks.cases import CASES
 from benchmarks.compare import change_table
 from benchmarks.console import console
-from benchmarks.cpu import map_table
 from benchmarks.plots import PLOTS
 from benchmarks.report import markdown
-from benchmarks.results import DIRECTORY, Results, load, save
+from benchmarks.results import DIRECTORY, Results, keep_old, load, save, write_whole
 from benchmarks.runner import PARTS, Plan, results_of
+from benchmarks.tables import map_table
 
 _README = Path(__file__).resolve().parent.parent / "README.md"
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -33,9 +34,16 @@ def run(
     parts: Annotated[str, typer.Option(help="What to measure, separated by commas.")] = ",".join(PARTS),
     threads: Annotated[int, typer.Option(min=1, help="Of everyone on the CPU.")] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="Small volumes, small budgets.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for JSON, Markdown and plots.")] = DIRECTORY,
+    minutes: Annotated[float | None, typer.Option(help="Begin nothing later than this.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for JSON, Markdown and plots.", show_default="benchmarks/results")
+    ] = DIRECTORY,
 ) -> None:
-    """Measure, check and write the results; the exit code is 1 when a backend of ours is wrong."""
+    """Measure, check and write the results; exit code 1 when a backend of ours is wrong or a part broke.
+
+    A run of some cases, backends or parts writes `<machine>-selected.*`, so that it replaces no whole one.
+    What is measured so far is kept in `<machine>.partial.json` until the run ends.
+    """
     if context.invoked_subcommand is not None:
         return
     plan = Plan(
@@ -47,13 +55,26 @@ def run(
         backends=None if backends is None else backends.split(","),
         parts=_chosen("--parts", parts, PARTS, PARTS),
         quick=quick,
+        minutes=minutes,
     )
-    results = results_of(plan, shlex.join(["python", "-m", "benchmarks", *_measuring_arguments()]))
-    path = out / f"{results.environment.slug}{'-quick' if quick else ''}.json"
+    whole = cases is None and backends is None and plan.parts == PARTS
+    ending = f"{'-quick' if quick else ''}{'' if whole else '-selected'}"
+
+    def file_of(results: Results) -> Path:
+        return out / f"{results.environment.slug}{ending}.json"
+
+    def keep(results: Results) -> None:
+        save(results, file_of(results).with_suffix(".partial.json"))
+
+    results = results_of(plan, shlex.join(["python", "-m", "benchmarks", *_measuring_arguments()]), keep)
+    path = file_of(results)
+    if (old := keep_old(path)) is not None:
+        console.print(f"the result that was there is now {old.name}")
     save(results, path)
+    path.with_suffix(".partial.json").unlink(missing_ok=True)
     _write_report(results, path)
     _show(results, path)
-    if any(row.ours for row in results.wrong):
+    if results.failures:
         raise typer.Exit(1)
 
 
@@ -78,20 +99,24 @@ def report(result: Path) -> None:
 
 
 @app.command()
-def readme(result: Path) -> None:
-    """Put table and figure of a result into README.md."""
-    block = readme_block.block(load(result), result.resolve(), _README.parent)
-    _README.write_text(readme_block.replaced(_README.read_text(encoding="utf-8"), block), encoding="utf-8")
+def readme(
+    result: Path, into: Annotated[Path, typer.Argument(help="A file with the marks.")] = _README
+) -> None:
+    """Put table and figure of a result between the marks of README.md."""
+    block = readme_block.block(load(result), result.resolve(), into.resolve().parent)
+    write_whole(into, readme_block.replaced(into.read_text(encoding="utf-8"), block))
 
 
 def _chosen(
     option: str, text: str | None, default: tuple[str, ...], allowed: tuple[str, ...]
 ) -> tuple[str, ...]:
-    names = default if text is None else tuple(text.split(","))
+    if text is None:
+        return default
+    names = text.split(",")
     unknown = [name for name in names if name not in allowed]
     if unknown:
         raise typer.BadParameter(f"{option}: must be among {', '.join(allowed)}; got {unknown[0]!r}")
-    return names
+    return tuple(name for name in allowed if name in names)
 
 
 def _measuring_arguments() -> list[str]:
@@ -111,17 +136,20 @@ def _write_report(results: Results, path: Path) -> None:
         figure = path.with_name(f"{path.stem}-{name}.png")
         if draw(results, figure):
             drawn.append(figure.name)
-    path.with_suffix(".md").write_text(markdown(results, drawn), encoding="utf-8")
+    write_whole(path.with_suffix(".md"), markdown(results, drawn))
 
 
 def _show(results: Results, path: Path) -> None:
-    ours = next((row.contender for row in results.maps if row.ours), None)
-    if ours is not None:
-        names = list(dict.fromkeys(row.contender for row in results.maps))
-        console.print(map_table(results.maps, names, ours))
-    for row in results.wrong:
-        console.print(f"[bold red]WRONG[/] {row.contender} on {row.title}: {row.agreement}")
-    console.print(f"{results.minutes:.1f} minutes; wrote {path}, .md and plots")
+    if results.maps:
+        console.print(map_table(results.maps))
+    for row in results.maps:
+        if row.wrong or row.crashed:
+            console.print(f"[yellow]not timed[/] {row.contender} on {row.title}: {escape(row.note)}")
+    for what in results.skipped:
+        console.print(f"[yellow]skipped, the time was up[/] {escape(what)}")
+    for failure in results.failures:
+        console.print(f"[bold red]FAILED[/] {escape(failure)}")
+    console.print(f"{sum(results.minutes.values()):.1f} minutes; wrote {path}, .md and plots")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 
 import fastsdm
 from benchmarks.cases import MapCase
-from benchmarks.gate import PEER, Half
+from benchmarks.gate import Half
 from benchmarks.peers import PEERS, Peer, unavailable
 from benchmarks.timing import Run
 from fastsdm import registry, testing
@@ -56,6 +56,10 @@ class Contender(Protocol):
     def knows_absence(self) -> bool:
         """Whether it can be asked about a class that is absent, or everywhere."""
 
+    @property
+    def on_host(self) -> bool:
+        """Whether it works on the CPU, also beside contenders on a device."""
+
     def prepared(self, case: MapCase, labels: Array, threads: int) -> Prepared:
         """Put the input where the contender wants it; `labels` is `[B, *S]`."""
 
@@ -78,6 +82,10 @@ class OurBackend:
     @property
     def tolerance(self) -> Tolerance:
         return testing.EXACT if registry.get(self.backend).exact else testing.APPROXIMATE
+
+    @property
+    def on_host(self) -> bool:
+        return self.device.type == "cpu"
 
     def prepared(self, case: MapCase, labels: Array, threads: int) -> Prepared:
         torch.set_num_threads(threads)
@@ -108,7 +116,6 @@ class PeerContender:
     peer: Peer
     device: torch.device
     ours = False
-    tolerance = PEER
     max_distance = None
 
     @property
@@ -120,11 +127,19 @@ class PeerContender:
         return self.peer.half
 
     @property
+    def tolerance(self) -> Tolerance:
+        return self.peer.tolerance
+
+    @property
+    def on_host(self) -> bool:
+        return "cpu" in self.peer.device_types
+
+    @property
     def knows_absence(self) -> bool:
         return self.peer.knows_absence
 
     def prepared(self, case: MapCase, labels: Array, threads: int) -> Prepared:
-        copies = rotating_buffers(labels.nbytes, self.device)
+        copies = 1 if self.on_host else rotating_buffers(labels.nbytes, self.device)
         samples = [[self.peer.prepared(case, sample, threads) for sample in labels] for _ in range(copies)]
 
         def run(round_: int) -> list[list[Any]]:
@@ -158,7 +173,7 @@ def rotating_buffers(size: int, device: torch.device) -> int:
 
 
 def our_contenders(device: torch.device, names: Iterable[str] | None = None) -> list[Contender]:
-    """The backends that run on `device`, or the named ones.
+    """The backends that run on `device`, or the named ones; what "auto" takes there comes first.
 
     Without names, `scipy` is left out: the peer of that name is the same without our packing around it.
 
@@ -168,7 +183,9 @@ def our_contenders(device: torch.device, names: Iterable[str] | None = None) -> 
     if names is not None:
         return [OurBackend(registry.select(name, device).name, device) for name in names]
     available = [name for name in fastsdm.backends() if registry.get(name).unavailable(device) is None]
-    return [OurBackend(name, device) for name in available if name != "scipy"]
+    first = registry.select("auto", device).name
+    ordered = [first, *(name for name in available if name not in {first, "scipy"})]
+    return [OurBackend(name, device) for name in ordered]
 
 
 def peer_contenders(

@@ -1,7 +1,7 @@
 """The whole benchmark on a GPU: `python -m benchmarks.gpu`, with the arguments of `python -m benchmarks`.
 
 Writes JSON, Markdown and plots named after the device into benchmarks/results/. With `--find` it only names
-the device.
+the device, and the backends that run there or what they lack.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 
 import torch
 
+import fastsdm
 from benchmarks.__main__ import app
 
 
@@ -21,6 +22,7 @@ def main() -> None:
         )
     if sys.argv[1:] == ["--find"]:
         print(f"{torch.cuda.get_device_name()}, and {torch.cuda.device_count()} device(s) in all")
+        print(*fastsdm.backends().values(), sep="\n")
         return
     app()  # takes the GPU by default
 

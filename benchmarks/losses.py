@@ -1,7 +1,7 @@
 """Forward and backward of our losses beside MONAI's, and what a hand-written gradient would save.
 
-`python -m benchmarks.losses` times batch 2, 3 classes, 96^3 on two threads, checks the values first, and
-prints a Markdown table.
+`python -m benchmarks.losses` times batch 2, 3 classes, 96^3 on two threads, checks values and gradients
+first, and prints a Markdown table. Peak memory is that of torch's allocator, beyond logits and labels.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
+from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.monai_losses import CLASSES, NAMES, LossBatch
 from benchmarks.timing import Budget, HostClock, interleaved
-from fastsdm import losses, testing
+from fastsdm import losses
 
-CLASSES = 3
 Step: TypeAlias = Callable[[int], "tuple[float, torch.Tensor]"]
 
 
@@ -50,21 +51,6 @@ class ClosedForm(torch.autograd.Function):
         return gradient * (grad_output / gradient.numel()), None, None
 
 
-def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits ``[2, 3, size, size, size]`` and labels ``[2, 1, size, size, size]`` of organ-like blobs."""
-    labels = np.zeros((2, size, size, size), np.int64)
-    for sample in range(2):
-        for value, fraction in ((1, 0.2), (2, 0.1)):
-            blobs = testing.blobs(
-                labels.shape[1:], fraction=fraction, sigma=size / 16, seed=2 * sample + value
-            )
-            labels[sample][blobs > 0] = value
-    target = torch.from_numpy(labels).unsqueeze(1)
-    truth = torch.nn.functional.one_hot(target.squeeze(1), CLASSES).movedim(-1, 1)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(truth.shape, generator=generator) + 3 * truth, target
-
-
 def training_step(loss: Callable[[torch.Tensor], torch.Tensor], logits: torch.Tensor) -> Step:
     """Forward and backward; returns value and gradient."""
 
@@ -79,7 +65,7 @@ def training_step(loss: Callable[[torch.Tensor], torch.Tensor], logits: torch.Te
 
 
 def compared(title: str, runs: dict[str, Step], budget: Budget) -> list[str]:
-    """Rows of the table: times in milliseconds and the factor over the first contender.
+    """Rows of the table: time, its factor over the first contender, and peak memory.
 
     Raises:
         ValueError: a value or gradient that differs from the first contender's by more than 1e-5.
@@ -98,14 +84,26 @@ def compared(title: str, runs: dict[str, Step], budget: Budget) -> list[str]:
     timings = interleaved(runs, first_s, budget, HostClock())
     base = next(iter(timings.values())).median_s
     return [
-        f"| {title} | {name} | {1e3 * timing.median_s:.1f} | {base / timing.median_s:.1f}x |"
+        f"| {title} | {name} | {1e3 * timing.median_s:.1f} | {base / timing.median_s:.1f}x "
+        f"| {peak_bytes(runs[name]) / 2**20:.0f} |"
         for name, timing in timings.items()
     ]
 
 
+def peak_bytes(run: Step) -> int:
+    """The most that torch's CPU allocator held at once of what it handed out during the call."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        run(0)
+    assert watched.profiler is not None
+    assert watched.profiler.kineto_results is not None
+    events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(accumulate(int(event.nbytes()) for event in events))
+
+
 def closed_form(logits: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     """The boundary loss by :class:`ClosedForm`, in pieces that stay in the cache."""
-    value: torch.Tensor = ClosedForm.apply(logits, maps, 1 << 18)  # type: ignore[no-untyped-call]
+    value: torch.Tensor = ClosedForm.apply(logits, maps, 1 << 15)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -123,10 +121,11 @@ def main() -> None:
     from monai import losses as monai_losses  # noqa: PLC0415  # optional
 
     torch.set_num_threads(2)
-    logits, target = batch(args.size)
+    batch = LossBatch.of_size(args.size, torch.device("cpu"))
+    logits, target = batch.logits.detach() + 3 * batch.one_hot, batch.labels
     budget = Budget(args.seconds)
-    print("| step | of | ms | factor |\n|---|---|---|---|")
-    for name in ("BoundaryLoss", "HausdorffDTLoss", "LogHausdorffDTLoss"):
+    print("| step | of | ms | factor | peak MiB |\n|---|---|---|---|---|")
+    for name in NAMES:
         settings = {"softmax": True, "to_onehot_y": True}
         runs: dict[str, Step] = {}
         for owner, module in (("MONAI", monai_losses), ("fastsdm", losses)):

@@ -51,9 +51,16 @@ def can_measure(device: torch.device) -> bool:
 
 
 def peak_memory(case: str, contender: str, device: torch.device, threads: int) -> MemoryRow:
-    """Run one contender on one case in a fresh process and return its peak."""
+    """Run one contender on one case in a fresh process and return its peak.
+
+    Raises:
+        RuntimeError: the process failed; the message ends with its last line.
+    """
     command = [sys.executable, "-m", "benchmarks.memory", case, contender, "--device", str(device)]
-    done = subprocess.run([*command, "--threads", str(threads)], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, "--threads", str(threads)], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"exit code {done.returncode}, {reason}")
     return MemoryRow(**json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -17,6 +17,7 @@ from fastsdm import losses
 
 OURS, MONAI = "fastsdm", "MONAI"
 NAMES = ("BoundaryLoss", "HausdorffDTLoss", "LogHausdorffDTLoss")
+TASKS = ("map", *NAMES)
 CLASSES = 3
 #: Largest difference, as a share of the largest value of MONAI's map or gradient.
 _TOLERANCE = 1e-4
@@ -94,7 +95,7 @@ class LossBatch:
 
 
 def measured_losses(
-    size: int, device: torch.device, budget: Budget, names: Sequence[str] = NAMES
+    size: int, device: torch.device, budget: Budget, tasks: Sequence[str] = TASKS
 ) -> list[LossRow]:
     """Both sides' map, then both sides' losses forward and backward, checked and timed in turns.
 
@@ -103,7 +104,7 @@ def measured_losses(
     """
     batch = LossBatch.of_size(size, device)
     rows = []
-    for task in ("map", *names):
+    for task in tasks:
         runs = batch.runs(task)
         results, first_s = {}, {}
         for name, run in runs.items():

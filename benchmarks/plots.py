@@ -4,101 +4,56 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator
 
-from benchmarks.errors import EDGES
+from benchmarks import style
+from benchmarks.errors import EDGES, ErrorHistogram
 from benchmarks.maps import MapRow
-from benchmarks.results import Results, by_case
+from benchmarks.report import times
+from benchmarks.results import Results, best_ours, by_case
 from benchmarks.scaling import AXES, ScalingRow
-from benchmarks.small_png import save_small_png
 from benchmarks.training_step import StepRow
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; ours are the two blues.
-_COLOURS = {
-    "fastsdm native": "#0072B2",
-    "fastsdm triton": "#0072B2",
-    "fastsdm cucim": "#56B4E9",
-    "fastsdm cupy": "#56B4E9",
-    "fastsdm torch": "#56B4E9",
-    "fastsdm scipy": "#B8B8B8",
-    "scipy": "#7F7F7F",
-    "one_hot2dist": "#4D4D4D",
-    "edt": "#009E73",
-    "SimpleITK": "#D55E00",
-    "DIPlib": "#CC79A7",
-    "CuPy": "#E69F00",
-    "cuCIM": "#009E73",
-}
-_MARKERS = {
-    "scipy": "s",
-    "one_hot2dist": "D",
-    "edt": "^",
-    "SimpleITK": "v",
-    "DIPlib": "P",
-    "CuPy": "s",
-    "cuCIM": "^",
-}
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": False,
-    "figure.constrained_layout.use": True,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-}
-_DPI = 100
-
-mpl.use("Agg")  # draw to files, also where there is a screen
+_PANELS_A_ROW = 3
+_ERROR_COLOURS = (style.OURS, "#56B4E9", "#E69F00", "#009E73")
 
 
-def throughput(results: Results, path: Path, cases: Sequence[str] | None = None) -> bool:
+def throughput(results: Results, path: Path) -> bool:
     """Bars of map voxels per second, a panel per case."""
-    found = {name: rows for name, rows in by_case(results.maps).items() if cases is None or name in cases}
-    shown = [rows for rows in found.values() if any(row.timing for row in rows)]
+    shown = [rows for rows in by_case(results.maps).values() if any(row.timing for row in rows)]
     if not shown:
         return False
-    columns = min(3, len(shown))
+    most = max(sum(row.timing is not None for row in rows) for rows in shown)
+    columns = min(_PANELS_A_ROW, len(shown))
     lines = math.ceil(len(shown) / columns)
-    with plt.rc_context(_STYLE):
-        most = max(sum(row.timing is not None for row in rows) for rows in shown)
-        figure, axes = plt.subplots(
-            lines, columns, figsize=(3.9 * columns, lines * (0.75 + 0.27 * most) + 0.4), squeeze=False
-        )
+
+    def fill(figure: Any, axes: Any) -> None:
         for axis, rows in zip(axes.flat, shown, strict=False):
-            _throughput_panel(axis, rows)
-        for axis in list(axes.flat)[len(shown) :]:
-            axis.axis("off")
-        figure.suptitle(
-            _heading(results, "Signed distance map, million voxels per second"), x=0.01, ha="left"
-        )
-        save_small_png(figure, path, dpi=_DPI)
-        plt.close(figure)
+            _throughput_panel(axis, rows, most)
+        _blank(axes, len(shown))
+
+    title = "Signed distance map, million voxels per second; in brackets, times slower than fastsdm"
+    size = (max(4.2 * columns, 8.0), lines * (0.5 + 0.27 * most) + 0.8)
+    style.drawn(path, results.environment, title, (lines, columns), size, fill)
     return True
 
 
-def _throughput_panel(axis: Any, rows: Sequence[MapRow]) -> None:
+def _throughput_panel(axis: Any, rows: Sequence[MapRow], slots: int) -> None:
     timed = sorted((row for row in rows if row.timing is not None), key=lambda row: row.seconds)
+    own = best_ours(rows)
     rates = [row.voxels_per_second / 1e6 for row in timed]
-    colours = [_COLOURS.get(row.contender, "#7F7F7F") for row in timed]
-    places = range(len(timed))
-    axis.barh(places, rates, color=colours, height=0.72)
-    for place, row, rate in zip(places, timed, rates, strict=True):
-        axis.text(
-            rate, place, f" {_three_digits(rate)}", va="center", weight="bold" if row.ours else "normal"
-        )
-    axis.set_yticks(places, [row.contender for row in timed])
-    axis.invert_yaxis()
-    axis.set_xlim(0, 1.18 * max(rates))
-    axis.tick_params(left=False, bottom=False, labelbottom=False)
-    axis.spines["bottom"].set_visible(False)
+    axis.barh(range(len(timed)), rates, color=[style.colour(row.contender) for row in timed], height=0.72)
+    for place, row, rate in zip(range(len(timed)), timed, rates, strict=True):
+        text = f" {_three_digits(rate)}"
+        if own is not None and row is not own:
+            text += f"  ({times(row.seconds / own.seconds)})"
+        axis.text(rate, place, text, va="center", weight="bold" if row is own else "normal")
+    style.bare_bars(axis, [row.contender for row in timed], slots)
+    axis.set_xlim(0, 1.2 * max(rates))
     axis.set_title(timed[0].title)
 
 
@@ -108,102 +63,125 @@ def scaling(results: Results, path: Path) -> bool:
     shown = {name: rows for name, rows in curves.items() if rows}
     if not shown:
         return False
-    with plt.rc_context(_STYLE):
-        lines = math.ceil(len(shown) / 3)
-        figure, axes = plt.subplots(lines, 3, figsize=(12.5, 3.6 * lines + 0.4), squeeze=False)
+    lines = math.ceil(len(shown) / _PANELS_A_ROW)
+
+    def fill(figure: Any, axes: Any) -> None:
+        lines_of: dict[str, Any] = {}
         for axis, (name, rows) in zip(axes.flat, shown.items(), strict=False):
-            _curve_panel(axis, name, rows)
-        for axis in list(axes.flat)[len(shown) :]:
-            axis.axis("off")
-        figure.suptitle(_heading(results, "Nanoseconds per voxel of the map"), x=0.01, ha="left")
-        save_small_png(figure, path, dpi=_DPI)
-        plt.close(figure)
+            lines_of |= _curve_panel(axis, name, rows)
+        _blank(axes, len(shown))
+        for axis in axes[:, 0]:
+            axis.set_ylabel("ns per voxel of the map")
+        figure.legend(lines_of.values(), lines_of, loc="outside upper right", ncols=7, frameon=False)
+
+    title = "Time per voxel of the signed distance map; bands from the 20th to the 80th percentile"
+    size = (12.6, 3.2 * lines + 1.0)
+    style.drawn(path, results.environment, title, (lines, _PANELS_A_ROW), size, fill)
     return True
 
 
-def _curve_panel(axis: Any, curve: str, rows: Sequence[ScalingRow]) -> None:
-    ticks = {row.x_label: None for row in rows}
+def _curve_panel(axis: Any, curve: str, rows: Sequence[ScalingRow]) -> dict[str, Any]:
+    ticks = list(dict.fromkeys(row.x_label for row in rows))
+    lines = {}
     for name in dict.fromkeys(row.contender for row in rows):
         own = [row for row in rows if row.contender == name]
-        places = [list(ticks).index(row.x_label) for row in own]
-        colour, marker = _COLOURS.get(name, "#7F7F7F"), _MARKERS.get(name, "o")
-        axis.plot(places, [row.ns_per_voxel for row in own], color=colour, marker=marker)
+        places = [ticks.index(row.x_label) for row in own]
+        look = {"color": style.colour(name), "marker": style.marker(name)}
+        (lines[name],) = axis.plot(places, [row.ns_per_voxel for row in own], **look)
         low = [1e9 * row.timing.p20_s / row.map_voxels for row in own]
         high = [1e9 * row.timing.p80_s / row.map_voxels for row in own]
-        axis.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
-        end = f"  {name.removeprefix('fastsdm ')}"
-        axis.text(places[-1], own[-1].ns_per_voxel, end, color=colour, va="center", fontsize=9)
+        axis.fill_between(places, low, high, color=style.colour(name), alpha=0.15, linewidth=0)
     axis.set_xticks(range(len(ticks)), [_tick(label) for label in ticks])
-    axis.set_xlim(-0.2, (len(ticks) - 1) * 1.32 + 0.2)
+    axis.set_xlim(-0.3, len(ticks) - 0.7)
     axis.set_yscale("log")
-    top = max(1e9 * row.timing.p80_s / row.map_voxels for row in rows)
-    bottom = min(1e9 * row.timing.p20_s / row.map_voxels for row in rows)
-    axis.set_ylim(bottom / 1.6, max(top * 1.6, 10 * bottom))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    heights = [row.ns_per_voxel for row in rows]
+    bottom, top = min(heights) / 1.6, max(heights) * 1.6
+    axis.set_ylim(bottom, max(top, 12 * bottom))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter("")
     axis.grid(axis="y", color="#E4E4E4", linewidth=0.7)
     axis.set_xlabel(AXES[curve])
     axis.set_title(f"over {curve.replace('_', ' ')}")
+    return lines
 
 
 def step_share(results: Results, path: Path) -> bool:
     """The training step of every variant: network in grey, distance map in colour."""
     if not results.steps:
         return False
-    with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(figsize=(8.6, 0.8 + 0.42 * len(results.steps)))
-        step_panel(axis, results.steps)
-        axis.set_title(_heading(results, f"One training step, ms\n{results.steps[0].network}"))
-        save_small_png(figure, path, dpi=_DPI)
-        plt.close(figure)
+    title, size = f"Training step of a {results.steps[0].network}, ms", (9.6, 1.1 + 0.34 * len(results.steps))
+    fill: style.Fill = lambda _, axes: _step_panel(axes[0, 0], results.steps)  # noqa: E731
+    style.drawn(path, results.environment, title, (1, 1), size, fill)
     return True
 
 
-def step_panel(axis: Any, steps: Sequence[StepRow]) -> None:
-    """Horizontal bars of the step and the map's part in it."""
+def _step_panel(axis: Any, steps: Sequence[StepRow]) -> None:
     rows = sorted(steps, key=lambda row: row.step.median_s)
-    places = range(len(rows))
-    rest = [1000 * (row.step.median_s - row.map_s) for row in rows]
-    maps = [1000 * row.map_s for row in rows]
-    colours = ["#0072B2" if row.variant.startswith("fastsdm") else "#D55E00" for row in rows]
-    axis.barh(places, rest, color="#D9D9D9", height=0.7)
-    axis.barh(places, maps, left=rest, color=colours, height=0.7)
-    for place, row in zip(places, rows, strict=True):
-        share = f", map {100 * row.share:.1f} %" if row.map_s else ""
-        axis.text(1000 * row.step.median_s, place, f" {1000 * row.step.median_s:.0f}{share}", va="center")
-    axis.set_yticks(places, [row.variant if row.map_s else "no boundary loss" for row in rows])
-    axis.invert_yaxis()
-    axis.set_xlim(0, 1300 * max(row.step.median_s for row in rows))
-    axis.tick_params(left=False, bottom=False, labelbottom=False)
-    axis.spines["bottom"].set_visible(False)
+    for place, row in enumerate(rows):
+        whole, map_ = 1000 * row.step.median_s, 1000 * row.map_s
+        ours = row.variant.startswith("fastsdm")
+        axis.barh(place, whole - map_, color=style.NEUTRAL, height=0.7)
+        axis.barh(place, map_, left=whole - map_, color=style.OURS if ours else style.OTHERS, height=0.7)
+        share = f"  (map {100 * row.share:.1f} %)" if row.map_s else ""
+        axis.text(whole, place, f" {whole:.0f}{share}", va="center", weight="bold" if ours else "normal")
+    style.bare_bars(axis, [row.variant if row.map_s else "no boundary loss" for row in rows], len(rows))
+    axis.set_xlim(0, 1350 * max(row.step.median_s for row in rows))
+    axis.set_title("grey: network, losses, optimiser; colour: the map", weight="normal", fontsize=9.5)
 
 
 def error_histogram(results: Results, path: Path) -> bool:
     """Share of voxels that jump flooding gets wrong, by how much."""
     if not results.errors:
         return False
-    names = [f"to {high:g}" for high in EDGES[1:-1]] + [f"above {EDGES[-2]:g}"]
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, len(results.errors), figsize=(12.5, 3.0), sharey=True, squeeze=False)
-        shares = [[count / each.voxels for count in each.counts] for each in results.errors]
-        top = max(max(share[1:]) for share in shares)
-        for axis, each, share in zip(axes.flat, results.errors, shares, strict=True):
-            axis.bar(range(len(names)), [100 * part for part in share[1:]], color="#0072B2", width=0.8)
-            for place, count in enumerate(each.counts[1:]):
-                axis.text(
-                    place, 100 * count / each.voxels, f"{count}", ha="center", va="bottom", fontsize=8.5
-                )
-            axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
-            axis.set_ylim(0, max(115 * top, 1e-9))
-            axis.set_xlabel("error, voxels")
-            axis.set_title(f"{each.phantom}\n{100 * share[0]:.3f} % exact, worst {each.largest:.2f}")
-        axes[0, 0].set_ylabel("share of voxels, %")
-        figure.suptitle(
-            f"Jump flooding (backend torch): voxels that are not exact, of {results.errors[0].voxels}",
-            x=0.01,
-            ha="left",
-        )
-        save_small_png(figure, path, dpi=_DPI)
-        plt.close(figure)
+    title = "Backend torch (jump flooding): voxels that are not exact"
+    fill: style.Fill = lambda _, axes: _error_panel(axes[0, 0], results.errors)  # noqa: E731
+    style.drawn(path, results.environment, title, (1, 1), (9.6, 3.8), fill)
+    return True
+
+
+def _error_panel(axis: Any, histograms: Sequence[ErrorHistogram]) -> None:
+    bins = len(EDGES) - 1
+    width = 0.84 / len(histograms)
+    for index, each in enumerate(histograms):
+        shares = [100 * count / each.voxels for count in each.counts[1:]]
+        places = [place - 0.42 + (index + 0.5) * width for place in range(bins)]
+        label = f"{each.phantom}: {100 * each.counts[0] / each.voxels:.4f} % exact, worst {each.largest:.2f}"
+        bars = axis.bar(places, shares, 0.94 * width, label=label, color=_ERROR_COLOURS[index % 4])
+        axis.bar_label(bars, [f"{count}" if count else "" for count in each.counts[1:]], fontsize=7.5)
+    axis.set_xticks(range(bins), [*(f"up to {high:g}" for high in EDGES[1:-1]), f"above {EDGES[-2]:g}"])
+    axis.set_yscale("log")
+    least = 100 / max(each.voxels for each in histograms)
+    most = max(100 * max(each.counts[1:]) / each.voxels for each in histograms)
+    axis.set_ylim(least / 2, max(3 * most, 100 * least))
+    axis.set_xlabel("error, in units of the smallest spacing")
+    axis.set_ylabel("share of voxels, %")
+    title = f"{histograms[0].voxels} voxels each; on the bars, how many"
+    axis.legend(title=title, frameon=False, fontsize=8.5, title_fontsize=8.5, loc="upper right")
+
+
+def overview(results: Results, path: Path, cases: Sequence[str]) -> bool:
+    """For the README: throughput of some cases and, where it was measured, the training step."""
+    by_name = by_case(results.maps)
+    shown = [by_name[name] for name in cases if name in by_name and any(row.timing for row in by_name[name])]
+    if not shown:
+        return False
+    slots = max(len(results.steps), *(sum(row.timing is not None for row in rows) for rows in shown))
+    panels: list[Callable[[Any], None]] = [
+        partial(_throughput_panel, rows=rows, slots=slots) for rows in shown
+    ]
+    if results.steps:
+        panels.append(partial(_step_panel, steps=results.steps))
+
+    def fill(figure: Any, axes: Any) -> None:
+        for axis, panel in zip(axes.flat, panels, strict=True):
+            panel(axis)
+        if results.steps:
+            axes[0, -1].set_title("training step, ms; map in colour")
+
+    title = "Million voxels of map per second (times slower than fastsdm)"
+    size = (4.6 * len(panels), 1.2 + 0.27 * slots)
+    style.drawn(path, results.environment, title, (1, len(panels)), size, fill)
     return True
 
 
@@ -216,10 +194,9 @@ PLOTS: dict[str, Callable[[Results, Path], bool]] = {
 }
 
 
-def _heading(results: Results, what: str) -> str:
-    here = results.environment
-    threads = f", {here.threads} threads" if here.device == "none" else ""
-    return f"{what} ({here.machine}{threads})"
+def _blank(axes: Any, used: int) -> None:
+    for axis in list(axes.flat)[used:]:
+        axis.axis("off")
 
 
 def _three_digits(value: float) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +20,69 @@ from benchmarks.monai_losses import LossRow
 from benchmarks.scaling import ScalingRow
 from benchmarks.training_step import StepRow
 
-FORMAT = 1
+FORMAT = 2
 DIRECTORY = Path(__file__).resolve().parent / "results"
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything one run measured; a part that was not asked for is empty."""
+    """Everything one run measured; a part that was not asked for is empty.
+
+    Attributes:
+        format: of the file; `load` reads no other.
+        environment: machine, versions, commit.
+        command: what made it.
+        bandwidth: of memory, for the floor.
+        maps: signed distance maps, every contender on every case.
+        memory: peaks of one call.
+        losses: ours beside MONAI's.
+        steps: the training step.
+        scaling: points of the curves.
+        errors: of jump flooding.
+        minutes: how long each part took.
+        absent: peers that took no part, and why.
+        failures: what is wrong or broke off, one line each; empty when all is well.
+        skipped: what the time allowed had no room for.
+    """
 
     format: int
     environment: Environment
     command: str
-    minutes: float
     bandwidth: Bandwidth
-    maps: list[MapRow]
-    memory: list[MemoryRow]
-    losses: list[LossRow]
-    steps: list[StepRow]
-    scaling: list[ScalingRow]
-    errors: list[ErrorHistogram]
-
-    @property
-    def wrong(self) -> list[MapRow]:
-        """Rows that ran and disagreed with the truth."""
-        return [row for row in self.maps if row.wrong]
+    maps: list[MapRow] = field(default_factory=list)
+    memory: list[MemoryRow] = field(default_factory=list)
+    losses: list[LossRow] = field(default_factory=list)
+    steps: list[StepRow] = field(default_factory=list)
+    scaling: list[ScalingRow] = field(default_factory=list)
+    errors: list[ErrorHistogram] = field(default_factory=list)
+    minutes: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
 
 def save(results: Results, path: Path) -> None:
-    """Write the JSON."""
+    """Write the JSON; whoever reads the file sees the old one or the new one, never half of it."""
+    write_whole(path, json.dumps(asdict(results), indent=1, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file by renaming a finished one into its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def keep_old(path: Path) -> Path | None:
+    """Move a result that is about to be replaced aside, named after its commit; None where there is none."""
+    if not path.exists():
+        return None
+    was = json.loads(path.read_text(encoding="utf-8"))["environment"]
+    commit = was["commit"].replace(" ", "-")
+    old = path.with_name(f"{path.stem}-{was['date']}-{commit}.json")
+    os.replace(path, old)
+    return old
 
 
 def load(path: Path) -> Results:

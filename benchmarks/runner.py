@@ -1,12 +1,15 @@
-"""One run of everything, part by part, with a progress bar."""
+"""One run of everything, item by item: what breaks is noted, what is done is kept."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.bandwidth import measured_bandwidth
@@ -14,16 +17,22 @@ from benchmarks.cases import CASES
 from benchmarks.console import console
 from benchmarks.contenders import Contender, OurBackend, our_contenders, peer_contenders
 from benchmarks.environment import environment
-from benchmarks.errors import ErrorHistogram, error_histograms
-from benchmarks.maps import MapRow, Settings, measured, warm_up
-from benchmarks.memory import MemoryRow, can_measure, peak_memory
-from benchmarks.monai_losses import LossRow, measured_losses
+from benchmarks.errors import PHANTOMS, error_histogram
+from benchmarks.maps import Settings, measured, told, warm_up
+from benchmarks.memory import can_measure, peak_memory
+from benchmarks.monai_losses import TASKS, measured_losses
 from benchmarks.results import FORMAT, Results
-from benchmarks.scaling import ScalingRow, measured_point, scaling_points
+from benchmarks.scaling import measured_point, scaling_points
 from benchmarks.timing import Budget
-from benchmarks.training_step import StepRow, default_channels, measured_steps, workload
+from benchmarks.training_step import default_channels, measured_steps, workload
+from fastsdm.testing import APPROXIMATE
 
-PARTS = ("maps", "memory", "losses", "step", "scaling", "errors")
+#: Named after the lists of `Results` that they fill.
+PARTS = ("maps", "memory", "losses", "steps", "scaling", "errors")
+_FULL_MINUTES, _QUICK_MINUTES = 22.0, 2.4
+
+#: What to show while it runs, and what makes its rows.
+Item: TypeAlias = tuple[str, Callable[[], Sequence[Any]]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Plan:
         backends: of ours, or None for all that run there but scipy.
         parts: some of `PARTS`.
         quick: smaller volumes and budgets.
+        minutes: no item is begun later than this; None for what a full or a quick run is allowed.
     """
 
     device: torch.device
@@ -45,121 +55,166 @@ class Plan:
     backends: Sequence[str] | None
     parts: Sequence[str]
     quick: bool
+    minutes: float | None = None
+
+    @property
+    def last_start_s(self) -> float:
+        """No item is begun after these seconds; a full run then ends within 25 minutes, a quick one in 3."""
+        allowed = _QUICK_MINUTES if self.quick else _FULL_MINUTES
+        return 60 * (allowed if self.minutes is None else self.minutes)
 
     @property
     def settings(self) -> Settings:
-        """Budgets: they keep a full run on two cores under 25 minutes, a quick one under 3."""
+        """Budgets of the maps."""
         if self.quick:
-            return Settings(
-                self.device, self.threads, Budget(1.0, most=9, longest_call_s=3.0), reference_s=4.0
-            )
-        return Settings(
-            self.device, self.threads, Budget(8.0, most=15, longest_call_s=25.0), reference_s=25.0
-        )
+            budget = Budget(1.0, most=9, longest_call_s=6.0)
+            return Settings(self.device, self.threads, budget, reference_s=4.0)
+        budget = Budget(10.0, most=15, longest_call_s=25.0)
+        return Settings(self.device, self.threads, budget, reference_s=25.0)
+
+    @property
+    def scaling_settings(self) -> Settings:
+        """Budgets of the curves, which have many points."""
+        if self.quick:
+            return replace(self.settings, budget=Budget(0.3, most=7, longest_call_s=0.7), reference_s=2.0)
+        return replace(self.settings, budget=Budget(2.0, most=15, longest_call_s=8.0), reference_s=8.0)
 
 
-def results_of(plan: Plan, command: str) -> Results:
-    """Measure everything in the plan."""
+def results_of(plan: Plan, command: str, keep: Callable[[Results], None] = lambda results: None) -> Results:
+    """Measure everything in the plan.
+
+    Args:
+        plan: what to measure.
+        command: what the results say they were made by.
+        keep: called with the results so far after every item.
+    """
     start = time.perf_counter()
-    peers, missing = peer_contenders(plan.device)
-    for name, reason in missing.items():
-        console.print(f"[dim]without {name}: {reason}[/]")
-    ours = our_contenders(plan.device, plan.backends)
-    everyone = [*ours, *peers]
+    peers, absent = peer_contenders(plan.device)
     settings = plan.settings
-    warm_up(everyone, settings)
+    everyone = [*our_contenders(plan.device, plan.backends), *peers]
+    broken = warm_up(everyone, settings)
     torch.set_num_threads(plan.threads)
-    bandwidth = measured_bandwidth(plan.device)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        maps = _maps(plan, settings, everyone, progress) if "maps" in plan.parts else []
-        memory = _memory(plan, everyone, progress) if "memory" in plan.parts else []
-        losses = _losses(plan, progress) if "losses" in plan.parts else []
-        steps = _steps(plan, progress) if "step" in plan.parts else []
-        scaling, wrong = _scaling(plan, everyone, progress) if "scaling" in plan.parts else ([], [])
-        errors = _errors(plan, progress) if "errors" in plan.parts else []
-    return Results(
+    results = Results(
         format=FORMAT,
         environment=environment(plan.device, plan.threads),
         command=command,
-        minutes=(time.perf_counter() - start) / 60,
-        bandwidth=bandwidth,
-        maps=maps + wrong,
-        memory=memory,
-        losses=losses,
-        steps=steps,
-        scaling=scaling,
-        errors=errors,
+        bandwidth=measured_bandwidth(plan.device),
+        absent=absent | {each.name: broken[each.name] for each in peers if each.name in broken},
+        failures=[
+            f"{each.name}: {broken[each.name]}" for each in everyone if each.ours and each.name in broken
+        ],
     )
+    results.minutes["warm-up"] = (time.perf_counter() - start) / 60
+    for name, reason in results.absent.items():
+        console.print(f"[dim]without {name}: {escape(reason)}[/]")
+    everyone = [each for each in everyone if each.name not in broken]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        for part in PARTS:
+            if part in plan.parts:
+                part_start = time.perf_counter()
+                items = list(_ITEMS[part](plan, everyone, settings))
+                _work_off(part, items, results, start + plan.last_start_s, keep, progress)
+                results.minutes[part] = (time.perf_counter() - part_start) / 60
+    return results
 
 
-def _maps(plan: Plan, settings: Settings, everyone: Sequence[Contender], progress: Progress) -> list[MapRow]:
-    rows: list[MapRow] = []
-    bar = progress.add_task("maps", total=len(plan.cases))
-    for name in plan.cases:
-        progress.update(bar, description=f"maps: {CASES[name].title}")
-        rows += measured(CASES[name], everyone, settings)
+def _work_off(
+    part: str,
+    items: Sequence[Item],
+    results: Results,
+    last_start: float,
+    keep: Callable[[Results], None],
+    progress: Progress,
+) -> None:
+    bar = progress.add_task(part, total=len(items))
+    for title, work in items:
+        what = f"{part}: {title}"
+        progress.update(bar, description=what)
+        start = time.perf_counter()
+        if start > last_start:
+            results.skipped.append(what)
+            continue
+        torch.set_num_threads(results.environment.threads)
+        try:
+            rows = work()
+        except Exception as error:  # whatever broke, the other items are worth having
+            results.failures.append(f"{what}: {told(error)}")
+            rows = []
+        getattr(results, part).extend(rows)
+        results.failures.extend(
+            f"{what}: {row.contender}: {row.note}" for row in rows if getattr(row, "failed", False)
+        )
+        keep(results)
         progress.advance(bar)
-    return rows
+        console.print(f"[dim]{escape(what)}, {time.perf_counter() - start:.1f} s[/]")
 
 
-def _memory(plan: Plan, everyone: Sequence[Contender], progress: Progress) -> list[MemoryRow]:
+def _maps(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
+    for name in plan.cases:
+        yield CASES[name].title, partial(measured, CASES[name], everyone, settings)
+
+
+def _memory(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
     if not can_measure(plan.device):
         console.print("[dim]without memory: the peak of a process can be reset on Linux only[/]")
-        return []
-    names = [each.name for each in everyone if each.name != "one_hot2dist" and "torch" not in each.name]
-    cases = ("blobs-128",) if plan.quick else ("blobs-256", "mni")
-    rows = []
-    for case in cases:
-        for name in progress.track(names, description=f"memory: {case}"):
-            rows.append(peak_memory(case, name, plan.device, plan.threads))  # noqa: PERF401  # shows progress
-    return rows
+        return
+    here = [each for each in everyone if each.on_host == (plan.device.type == "cpu")]
+    # On the CPU jump flooding takes minutes; the recipe is two scipy transforms, as "scipy" is.
+    slow = {each.name for each in here if each.on_host and each.tolerance is APPROXIMATE} | {"one_hot2dist"}
+    names = [each.name for each in here if each.name not in slow]
+    for case in ("blobs-128",) if plan.quick else ("blobs-256", "mni"):
+        for name in names:
+            yield (
+                f"{name}, {CASES[case].title}",
+                partial(_one_peak, case, name, plan.device, plan.threads),
+            )
 
 
-def _losses(plan: Plan, progress: Progress) -> list[LossRow]:
-    torch.set_num_threads(plan.threads)
-    size, budget = (48, Budget(1.0)) if plan.quick else (96, Budget(10.0))
-    bar = progress.add_task("losses", total=1)
-    rows = measured_losses(size, plan.device, budget)
-    progress.advance(bar)
-    return rows
+def _one_peak(case: str, contender: str, device: torch.device, threads: int) -> Sequence[Any]:
+    return [peak_memory(case, contender, device, threads)]
 
 
-def _steps(plan: Plan, progress: Progress) -> list[StepRow]:
-    torch.set_num_threads(plan.threads)
-    size, budget = (48, Budget(3.0)) if plan.quick else (96, Budget(25.0))
-    bar = progress.add_task("training step", total=1)
-    work = workload(plan.device, batch=2, size=size, channels=default_channels(plan.device))
-    rows = measured_steps(work, plan.device, budget)
-    progress.advance(bar)
-    return rows
+def _losses(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
+    size, budget = (48, Budget(0.5)) if plan.quick else (96, Budget(8.0))
+    for task in TASKS:
+        yield task, partial(measured_losses, size, plan.device, budget, [task])
 
 
-def _scaling(
-    plan: Plan, everyone: Sequence[Contender], progress: Progress
-) -> tuple[list[ScalingRow], list[MapRow]]:
-    ours = next(each for each in everyone if isinstance(each, OurBackend))
+def _steps(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
+    size, budget = (48, Budget(1.5)) if plan.quick else (96, Budget(20.0))
+
+    def work() -> Sequence[Any]:
+        step = workload(plan.device, batch=2, size=size, channels=default_channels(plan.device))
+        return measured_steps(step, plan.device, budget)
+
+    yield f"batch 2 x {size}³", work
+
+
+def _scaling(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
+    ours = next((each for each in everyone if isinstance(each, OurBackend)), None)
+    if ours is None:
+        return
     peers = [each for each in everyone if not each.ours]
-    budget = (
-        Budget(0.5, most=9, longest_call_s=1.0) if plan.quick else Budget(2.0, most=15, longest_call_s=10.0)
-    )
-    settings = replace(plan.settings, budget=budget)
-    points = list(scaling_points(ours, peers, settings, quick=plan.quick))
-    bar = progress.add_task("scaling", total=len(points))
-    found: list[ScalingRow] = []
-    wrong: list[MapRow] = []
-    for point in points:
-        progress.update(bar, description=f"scaling: {point.curve}")
-        timed, rows = measured_point(point)
-        found += timed
-        wrong += [row for row in rows if row.wrong]
-        progress.advance(bar)
-    return found, wrong
+    curves = replace(plan.scaling_settings, rates=settings.rates)
+    for point in scaling_points(ours, peers, curves, quick=plan.quick):
+        yield f"{point.curve} {point.label}", partial(measured_point, point)
 
 
-def _errors(plan: Plan, progress: Progress) -> list[ErrorHistogram]:
-    torch.set_num_threads(plan.threads)
-    bar = progress.add_task("errors of jump flooding", total=1)
-    found = error_histograms(plan.device, 48 if plan.quick else 96)
-    progress.advance(bar)
-    return found
+def _errors(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
+    for phantom in PHANTOMS:
+        yield phantom, partial(_one_histogram, phantom, plan.device, 48 if plan.quick else 96)
+
+
+def _one_histogram(phantom: str, device: torch.device, size: int) -> Sequence[Any]:
+    return [error_histogram(phantom, device, size)]
+
+
+_ITEMS: dict[str, Callable[[Plan, Sequence[Contender], Settings], Iterator[Item]]] = {
+    "maps": _maps,
+    "memory": _memory,
+    "losses": _losses,
+    "steps": _steps,
+    "scaling": _scaling,
+    "errors": _errors,
+}

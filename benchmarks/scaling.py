@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.cases import MapCase, blob_case, mask_case, organ_case
 from benchmarks.contenders import Contender, OurBackend
-from benchmarks.maps import MapRow, Settings, measured
+from benchmarks.maps import Settings, measured
 from benchmarks.timing import Timing
 from fastsdm import testing
 
@@ -20,6 +20,14 @@ AXES = {
     "density": "share of foreground voxels",
     "max_distance": "max_distance, voxels",
 }
+
+
+class WrongMapError(RuntimeError):
+    """A backend of ours failed at a point of a curve."""
+
+
+def _label(x: float | None) -> str:
+    return "unlimited" if x is None else f"{x:g}"
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class ScalingRow:
     @property
     def x_label(self) -> str:
         """Where on the curve."""
-        return "unlimited" if self.x is None else f"{self.x:g}"
+        return _label(self.x)
 
     @property
     def ns_per_voxel(self) -> float:
@@ -51,6 +59,11 @@ class _Point:
     case: MapCase
     contenders: Sequence[Contender]
     settings: Settings
+
+    @property
+    def label(self) -> str:
+        """Where on the curve."""
+        return _label(self.x)
 
 
 def scaling_points(
@@ -78,15 +91,20 @@ def scaling_points(
         yield _Point("max_distance", limit, _noise_case(edge, 1e-5), [limited], settings)
 
 
-def measured_point(point: _Point) -> tuple[list[ScalingRow], list[MapRow]]:
-    """The timed contenders as points of the curve, and all rows for the gate's verdict."""
+def measured_point(point: _Point) -> list[ScalingRow]:
+    """The timed contenders as points of the curve.
+
+    Raises:
+        WrongMapError: a backend of ours disagrees with scipy, or raised.
+    """
     rows = measured(point.case, point.contenders, point.settings)
-    timed = [
+    if failed := [f"{row.contender}: {row.note}" for row in rows if row.failed]:
+        raise WrongMapError("; ".join(failed))
+    return [
         ScalingRow(point.curve, point.x, row.contender, row.ours, row.map_voxels, row.timing)
         for row in rows
         if row.timing is not None
     ]
-    return timed, rows
 
 
 def _noise_case(size: int, share: float) -> MapCase:

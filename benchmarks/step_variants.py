@@ -105,9 +105,7 @@ def step_variants(device: torch.device, classes: int) -> dict[str, Callable[[Sto
         usable = [name for name in usable if registry.get(name).exact]
     for name in usable:
         made[f"fastsdm {name}"] = partial(_ours, backend=name, classes=classes)
-    for name in usable:
-        if name != "scipy":  # it holds the interpreter's lock half of the time
-            made[f"fastsdm {name}, prefetch"] = partial(_prefetched, backend=name, classes=classes)
+        made[f"fastsdm {name}, prefetch"] = partial(_prefetched, backend=name, classes=classes)
     return made
 
 

@@ -52,15 +52,21 @@ class HostClock:
 
 
 class DeviceClock:
-    """CUDA events on torch's current stream: from before the first kernel to after the last."""
+    """CUDA events on torch's current stream: from before the first kernel to after the last.
+
+    What earlier calls left in the second-level cache, results included, is overwritten before each call.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        cache: int = torch.cuda.get_device_properties(device).L2_cache_size
+        self._eviction = torch.empty(2 * cache, dtype=torch.uint8, device=device)
 
     def timed(self, run: Run, round_: int) -> tuple[float, object]:
         """Seconds that the call took, and what it returned."""
         with torch.cuda.device(self._device):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            self._eviction.zero_()
             torch.cuda.synchronize()
             start.record()
             result = run(round_)
@@ -79,7 +85,7 @@ class Budget:
     """How much time one contender may take on one case.
 
     Attributes:
-        seconds: it is repeated until this is used up, and at least once.
+        seconds: it is repeated until this is used up; a first call that took longer stays the only one.
         most: repeats never exceed this.
         longest_call_s: a contender whose call is foreseen to take longer is left out.
     """
@@ -89,8 +95,8 @@ class Budget:
     longest_call_s: float = math.inf
 
     def repeats(self, first_s: float) -> int:
-        """How often a contender is timed whose first call took `first_s`."""
-        return max(1, min(self.most, int(self.seconds / max(first_s, 1e-9))))
+        """How often a contender is called again whose first call took `first_s`."""
+        return min(self.most, int(self.seconds / max(first_s, 1e-9)))
 
 
 def interleaved(
@@ -99,11 +105,12 @@ def interleaved(
     """Time contenders that have run once already.
 
     Each round calls every contender once, in an order drawn anew, until its repeats are used up: slow
-    contenders leave after the first rounds. A result is freed before the next call starts.
+    contenders leave after the first rounds. A result is freed before the next call starts. The first call
+    counts only for a contender that has no time for another.
 
     Args:
         runs: contenders by name.
-        first_s: seconds of each one's first call, which is not part of the result.
+        first_s: seconds of each one's first call.
         budget: of each contender.
         clock: what measures a call.
         seed: of the order.
@@ -121,7 +128,7 @@ def interleaved(
                 taken, result = clock.timed(runs[name], round_)
                 del result
                 seconds[name].append(taken)
-    return {name: Timing.of(taken) for name, taken in seconds.items()}
+    return {name: Timing.of(taken or [first_s[name]]) for name, taken in seconds.items()}
 
 
 @contextmanager

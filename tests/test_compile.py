@@ -112,6 +112,8 @@ def test_spacing_that_is_wrong_is_still_refused() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # advice on matrix products, none here
 @pytest.mark.parametrize("amp", [None, torch.float16, torch.bfloat16])
 def test_cuda_training_steps_are_one_graph_compiled_once(amp) -> None:
     loss = BoundaryLoss()

@@ -10,11 +10,12 @@ import torch
 from benchmarks.monai_losses import MONAI, NAMES, OURS, LossBatch, largest_difference
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[32, 48, 96])
 def batch(request: pytest.FixtureRequest) -> LossBatch:
+    if request.param > 48 and not request.config.getoption("full"):
+        pytest.skip("--full only")
     torch.set_num_threads(request.config.getoption("threads"))
-    size = 96 if request.config.getoption("full") else 48
-    return LossBatch.of_size(size, torch.device(request.config.getoption("device")))
+    return LossBatch.of_size(request.param, torch.device(request.config.getoption("device")))
 
 
 @pytest.mark.parametrize("owner", [OURS, MONAI])

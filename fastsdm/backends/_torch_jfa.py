@@ -60,7 +60,7 @@ def _squared_distance(inside: torch.Tensor, weights: Sequence[torch.Tensor]) -> 
         inside: ``[M, *S]`` bool.
         weights: squared spacing along each axis, ``[M, 1, ...]``.
     """
-    best = torch.full(inside.shape, math.inf, device=inside.device)
+    best = torch.full(inside.shape, math.inf, dtype=torch.float32, device=inside.device)
     # In voxels, so exact in float32, and one rounding short of the squared distance.
     vectors = [torch.full_like(best, math.inf) for _ in weights]
     for here, there, offset in _neighbours(inside.shape[1:]):
@@ -105,7 +105,8 @@ def _jumps(longest: int) -> list[int]:
 
 def _weights(rows: Sequence[Sequence[float]], device: torch.device) -> list[torch.Tensor]:
     columns = list(zip(*rows, strict=True))
-    weights = [torch.empty(len(rows), *(1 for _ in columns), device=device) for _ in columns]
+    shape = (len(rows), *(1 for _ in columns))
+    weights = [torch.empty(shape, dtype=torch.float32, device=device) for _ in columns]
     for weight, column in zip(weights, columns, strict=True):
         for place, value in zip(weight, column, strict=True):
             place.fill_(value)  # a tensor made of the list would be copied from the host, which waits

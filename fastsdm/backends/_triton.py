@@ -162,7 +162,8 @@ class TritonBackend:
         than 2048 voxels). Squared distances are float32: at equal spacing exact up to 4096 voxels.
         """
         device = labels.device
-        result = torch.empty((labels.shape[0], len(classes), *labels.shape[1:]), device=device)
+        shape = (labels.shape[0], len(classes), *labels.shape[1:])
+        result = torch.empty(shape, dtype=torch.float32, device=device)
         if result.numel() == 0:
             return result
         labels = _readable(labels)

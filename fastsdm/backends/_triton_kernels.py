@@ -166,9 +166,9 @@ def _sources_of_ends(
     of_end = _row_of(nearest, 1, pair)
     above = tl.minimum(of_start, of_end)  # equal costs may come in either order
     # From one row to the next a distance changes by at most one: where none of the segment's can be within
-    # the limit any source will do.
+    # the limit (by half a row, for the rounding) any source will do.
     both = tl.sqrt(_row_of(best, 0, pair)) + tl.sqrt(_row_of(best, 1, pair))
-    beyond = both - (end - start) > 2.0 * limit
+    beyond = both - (end - start) > 2.0 * limit + 1.0
     return above, tl.where(beyond, above, tl.maximum(of_start, of_end))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fastsdm._arrays import as_tensor
-from fastsdm.data.patches import ArraySource
+from fastsdm.data.patches import ArraySource, shape_of
 
 
 class PaddedSource:
@@ -25,7 +25,7 @@ class PaddedSource:
     def __init__(self, source: ArraySource, size: Sequence[int], fill: float) -> None:
         self._source: Any = source
         self.fill = fill
-        self._inner = tuple(source.shape[-len(size) :])
+        self._inner = shape_of("volumes", source)[-len(size) :]
         self.shape = tuple(max(n, whole) for n, whole in zip(size, self._inner, strict=True))
         self.before = tuple((n - whole) // 2 for n, whole in zip(self.shape, self._inner, strict=True))
 

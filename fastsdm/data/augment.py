@@ -24,6 +24,7 @@ def random_affine_elastic(
     labels: torch.Tensor,
     *,
     size: Sequence[int] | None = None,
+    halo: int | Sequence[int] = 0,
     spacing: SpacingLike = 1.0,
     flip: float | Sequence[float] = 0.5,
     rotation: float = 30.0,
@@ -45,6 +46,9 @@ def random_affine_elastic(
         size: of the patch along each spatial axis; None for the whole volume. The patch's centre is drawn so
             that the undeformed patch lies in the volume, and is the volume's centre along an axis that is
             shorter than the patch.
+        halo: voxels that the labels, not the image, have more on both sides of each axis, one number for all
+            or one per axis: what the map of the patch depends on (:func:`fastsdm.data.patch_halo`). The
+            patch lies in its middle.
         spacing: voxel size: a number, one per spatial axis, or one such row per sample.
         flip: probability of mirroring each axis, one for all or one per axis.
         rotation: largest angle about each axis, in degrees; uniform in both directions.
@@ -55,7 +59,8 @@ def random_affine_elastic(
         generator: on the CPU; the same seed gives the same deformations on every device.
 
     Returns:
-        Image ``[B, C, *size]`` and labels ``[B, *size]`` or ``[B, 1, *size]``, dtypes as given.
+        Image ``[B, C, *size]`` and labels ``[B, *S]`` or ``[B, 1, *S]`` with ``S = size + 2 * halo``, dtypes
+        as given.
 
     Raises:
         TypeError: an image that is not floating point, or labels that are.
@@ -66,6 +71,7 @@ def random_affine_elastic(
     shape = tuple(image.shape[2:])
     size = shape if size is None else _patch_size(size, ndim)
     probabilities = [flip] * ndim if isinstance(flip, (int, float)) else list(flip)
+    margins = _halo(halo, ndim)
     _check_ranges(probabilities, ndim, rotation, scaling, elastic, elastic_grid)
     rows = _validate.spacing_rows(spacing, image.shape[:1], ndim)
     _validate.spacing_values(rows)
@@ -74,13 +80,15 @@ def random_affine_elastic(
     matrices = matrices * rows[:, None, :] / rows[:, :, None]  # from voxel offsets to voxel offsets
     centres = _random_centres(len(rows), shape, size, generator)
     device = image.device
-    positions = _offsets(size, device) @ _to(matrices, device).mT.reshape(
+    block = [n + 2 * margin for n, margin in zip(size, margins, strict=True)]
+    positions = _offsets(block, device) @ _to(matrices, device).mT.reshape(
         len(rows), *(1,) * (ndim - 1), ndim, ndim
     )
     positions += _to(centres, device).reshape(len(rows), *(1,) * ndim, ndim)
     if elastic > 0:
-        positions += _random_displacements(size, rows, elastic, elastic_grid, generator, device)
-    return _linear(image, positions), _nearest(labels, positions)
+        positions += _random_displacements(block, rows, elastic, elastic_grid, generator, device)
+    patch = (slice(None), *(slice(margin, margin + n) for n, margin in zip(size, margins, strict=True)))
+    return _linear(image, positions[patch]), _nearest(labels, positions)
 
 
 def _random_matrices(
@@ -200,6 +208,13 @@ def _patch_size(size: Sequence[int], ndim: int) -> tuple[int, ...]:
     if len(size) != ndim or any(n < 1 for n in size):
         raise ValueError(f"size: must be {ndim} positive integers, got {tuple(size)}")
     return tuple(size)
+
+
+def _halo(halo: int | Sequence[int], ndim: int) -> list[int]:
+    margins = [halo] * ndim if isinstance(halo, int) else list(halo)
+    if len(margins) != ndim or any(margin < 0 for margin in margins):
+        raise ValueError(f"halo: must be a number of voxels or {ndim} of them, not negative, got {halo}")
+    return margins
 
 
 def _check_ranges(

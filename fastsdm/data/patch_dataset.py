@@ -130,11 +130,18 @@ class PatchDataset(Dataset[dict[str, Any]]):
         _validate.convention(convention)
         if cached_maps < 0:
             raise ValueError(f"cached_maps: must not be negative, got {cached_maps}")
+        if classes is not None:
+            _validate.class_values(classes, torch.int64)
         if not volumes:
             raise ValueError("volumes: must hold at least one volume, got none")
         self.label_sources = [PaddedSource(volume.labels, self.size, pad_label) for volume in volumes]
         self._image_sources = [PaddedSource(volume.image, self.size, pad_value) for volume in volumes]
         for number, (labels, image) in enumerate(zip(self.label_sources, self._image_sources, strict=True)):
+            if len(volumes[number].labels.shape) != len(self.size):
+                raise ValueError(
+                    f"volumes: labels must have {len(self.size)} axes (as many as size has), "
+                    f"volume {number} has shape {tuple(volumes[number].labels.shape)}"
+                )
             if labels.shape != image.shape or labels.before != image.before:
                 raise ValueError(
                     f"volumes: image and labels must have the same spatial shape, volume {number} has "
@@ -162,7 +169,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
 
         Raises:
             TypeError: the index is no position.
-            ValueError: the patch does not lie inside the padded volume.
+            ValueError: there is no such volume, or the patch does not lie inside it, padding included.
         """
         if not isinstance(position, PatchPosition):
             raise TypeError(
@@ -170,6 +177,10 @@ class PatchDataset(Dataset[dict[str, Any]]):
                 "the DataLoader: DataLoader(dataset, sampler=PatchSampler(dataset, ...))"
             )
         number = position.volume
+        if not 0 <= number < len(self):
+            raise ValueError(f"position: volume must be from 0 to {len(self) - 1}, got {number}")
+        if len(position.start) != len(self.size):
+            raise ValueError(f"position: start must be {len(self.size)} indices, got {position.start}")
         image, labels = self._image_sources[number], self.label_sources[number]
         start = tuple(a + b for a, b in zip(position.start, labels.before, strict=True))
         if any(not 0 <= a <= whole - n for a, n, whole in zip(start, self.size, labels.shape, strict=True)):

@@ -125,18 +125,21 @@ def patch_halo(
         One number per axis.
 
     Raises:
-        TypeError, ValueError: ``max_distance``, ``spacing`` or ``convention`` cannot be used.
+        TypeError: ``max_distance`` or ``spacing`` is no number.
+        ValueError: one of the arguments is out of its range, or ``spacing`` is not one row.
     """
     if max_distance is None:
         raise TypeError("max_distance: must be a number (it bounds the halo), got None")
     _validate.max_distance(max_distance)
     _validate.convention(convention)
-    row = torch.tensor([spacing], dtype=torch.float64)
+    if np.ndim(spacing) != 1:
+        raise ValueError(f"spacing: must be one number per spatial axis, got {spacing!r}")
+    row = _validate.spacing_rows(spacing, (), len(spacing))
     _validate.spacing_values(row)
     limit = _conventions.search_limit(convention, row, max_distance)
     assert limit is not None
     # A voxel at the limit itself is taken in: its rounded distance may fall on either side of it.
-    return tuple(math.floor(limit / step * (1 + 1e-6)) for step in spacing)
+    return tuple(math.floor(limit / step * (1 + 1e-6)) for step in row[0].tolist())
 
 
 @dataclass(frozen=True)
@@ -179,9 +182,7 @@ def _block(start: Sequence[int], size: Sequence[int], halo: Sequence[int], shape
 
 
 def _start_rows(start: Starts, ndim: int) -> list[list[int]]:
-    rows = np.asarray(start)
-    if rows.dtype.kind not in "iu":
-        raise TypeError(f"start: must hold whole numbers, got {start!r}")
+    rows = _whole_numbers("start", start)
     if rows.ndim not in (1, 2) or rows.size == 0 or rows.shape[-1] != ndim:
         raise ValueError(
             f"start: must be {ndim} indices (as many as size has), or one such row per patch; "
@@ -198,23 +199,45 @@ def checked_patch_size(size: Sequence[int]) -> tuple[int, ...]:
         TypeError: not whole numbers.
         ValueError: not 2 or 3 positive ones.
     """
-    row = np.asarray(size)
-    if row.dtype.kind not in "iu":
-        raise TypeError(f"size: must hold whole numbers, got {size!r}")
+    row = _whole_numbers("size", size)
     if row.shape not in ((2,), (3,)) or row.min() < 1:
         raise ValueError(f"size: must be 2 or 3 positive numbers, got {size!r}")
     return tuple(row.tolist())
 
 
+def _whole_numbers(name: str, value: object) -> np.ndarray[Any, Any]:
+    try:
+        rows = np.asarray(value)
+    except ValueError as error:  # rows of unequal length
+        raise ValueError(f"{name}: must hold rows of equal length, got {value!r}") from error
+    if rows.dtype.kind not in "iu":
+        raise TypeError(f"{name}: must hold whole numbers, got {value!r}")
+    return rows
+
+
+def shape_of(name: str, source: ArraySource) -> tuple[int, ...]:
+    """The shape of a volume.
+
+    Raises:
+        TypeError: it has none, as a nested list or the name of a file.
+    """
+    if not hasattr(source, "shape"):
+        raise TypeError(
+            f"{name}: must be arrays, or objects that have a shape and give a block for a tuple of slices; "
+            f"got {type(source).__name__}"
+        )
+    return tuple(source.shape)
+
+
 def _volume_of_each_patch(
     labels: ArraySource | Sequence[ArraySource], count: int, ndim: int
 ) -> list[_Volume]:
-    if isinstance(labels, Sequence):
-        volumes = [_Volume(source, tuple(source.shape)) for source in labels]
-    elif len(labels.shape) == ndim:
-        volumes = [_Volume(labels, tuple(labels.shape))] * count
+    if isinstance(labels, Sequence) and not isinstance(labels, str):
+        volumes = [_Volume(source, shape_of("labels", source)) for source in labels]
+    elif len(shape := shape_of("labels", labels)) == ndim:
+        volumes = [_Volume(labels, shape)] * count
     else:
-        volumes = [_Volume(labels, tuple(labels.shape[1:]), (i,)) for i in range(labels.shape[0])]
+        volumes = [_Volume(labels, shape[1:], (i,)) for i in range(shape[0] if shape else 0)]
     if len(volumes) != count or any(len(volume.shape) != ndim for volume in volumes):
         raise ValueError(
             f"labels: must be one volume of {ndim} axes (as many as size has), or one such volume for each "

@@ -33,15 +33,15 @@ class PatchSampler(Sampler[PatchPosition]):
 
     Args:
         dataset: what the positions are for.
-        patches_per_epoch: how many are drawn.
+        patches_per_epoch: how many are drawn, by all processes together.
         foreground: share of patches that are centred on a foreground voxel.
         foreground_classes: which label values are foreground; None for all but 0 and the padding's.
-        seed: of all draws.
+        seed: of all draws, not negative.
         rank: number of this process in distributed training ...
-        world_size: ... of how many; each gets every ``world_size``-th position.
+        world_size: ... of how many; each gets every ``world_size``-th position, and all equally many.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument out of its range, or a foreground class that no volume holds.
     """
 
     def __init__(
@@ -61,14 +61,27 @@ class PatchSampler(Sampler[PatchPosition]):
             raise ValueError(f"foreground: must be from 0 to 1, got {foreground}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: must be from 0 to world_size - 1 = {world_size - 1}, got {rank}")
+        if patches_per_epoch % world_size:
+            raise ValueError(
+                f"patches_per_epoch: must be a multiple of world_size = {world_size} (else processes wait "
+                f"for each other), got {patches_per_epoch}"
+            )
+        if seed < 0:
+            raise ValueError(f"seed: must not be negative, got {seed}")
         self._size, self._sources = dataset.size, dataset.label_sources
         self._count, self._foreground, self._seed = patches_per_epoch, foreground, seed
         self._rank, self._world_size = rank, world_size
         self._epoch = 0
-        self._voxels = [
-            _foreground_voxels(source, foreground_classes, seed) if foreground > 0 else []
+        found = [
+            _foreground_voxels(source, foreground_classes, seed) if foreground > 0 else {}
             for source in self._sources
         ]
+        absent = set(foreground_classes or ()).difference(*found)
+        if foreground > 0 and absent:
+            raise ValueError(
+                f"foreground_classes: every class must be in a volume, {sorted(absent)} are in none"
+            )
+        self._voxels = [list(classes.values()) for classes in found]
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next one, as when training is resumed; without it they count from 0."""
@@ -101,7 +114,7 @@ class PatchSampler(Sampler[PatchPosition]):
 
 def _foreground_voxels(
     source: PaddedSource, classes: Sequence[int] | None, seed: int
-) -> list[NDArray[np.int64]]:
+) -> dict[int, NDArray[np.int64]]:
     """Indices, in the flat padded volume, of voxels of each foreground class that it holds."""
     rng = np.random.default_rng(seed)
     kept: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
@@ -120,4 +133,4 @@ def _foreground_voxels(
             # The voxels with the smallest of independent keys are a uniform sample, however many slabs.
             chosen = np.argsort(keys)[:_REMEMBERED]
             kept[value] = (voxels[chosen], keys[chosen])
-    return [kept[value][0] for value in sorted(kept)]
+    return {value: kept[value][0] for value in sorted(kept)}

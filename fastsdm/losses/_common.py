@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from fastsdm import _validate
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 from fastsdm.losses._maps import Normalization, PendingMap, adopted, check_options, normalized
-from fastsdm.losses._targets import Target, read_target
+from fastsdm.losses._targets import Target, check_classes, read_target, selected
 
 Activation: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
@@ -30,6 +30,8 @@ class DistanceMapLoss(torch.nn.Module):
         other_act: apply this function to the prediction instead.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         batch: average over the batch before the reduction.
+        classes: the channels that count, instead of what ``include_background`` says; K is their number.
+            A softmax is over all channels still.
         spacing: voxel size, when ``forward`` is given none: a number, one per spatial axis, or ``[B, ndim]``.
         convention: of the map, as in :func:`fastsdm.signed_distance`.
         empty: what an absent class, or one that fills the volume, weighs: ``"zero"`` (nothing: the other
@@ -55,6 +57,7 @@ class DistanceMapLoss(torch.nn.Module):
         reduction: str = "mean",
         batch: bool = False,
         *,
+        classes: Sequence[int] | None = None,
         spacing: SpacingLike = 1.0,
         convention: Convention = "kervadec",
         empty: EmptyPolicy = "zero",
@@ -86,6 +89,7 @@ class DistanceMapLoss(torch.nn.Module):
         self.other_act = other_act
         self.reduction = reduction
         self.batch = batch
+        self.classes = None if classes is None else check_classes(classes)
         self.spacing = spacing
         self.convention = convention
         self.empty = empty
@@ -156,7 +160,7 @@ class DistanceMapLoss(torch.nn.Module):
             ignore_mask: as in ``forward``.
 
         Returns:
-            ``[B, K, *S]`` float32, without the background's channel if the loss leaves it out.
+            ``[B, K, *S]`` float32, of the channels that count.
 
         Raises:
             TypeError, ValueError: as in ``forward``.
@@ -180,7 +184,7 @@ class DistanceMapLoss(torch.nn.Module):
             target,
             shape,
             device,
-            first_channel=self._first_channel(shape[1]),
+            channels=self._channels(shape[1]),
             to_onehot_y=self.to_onehot_y,
             ignore_index=self.ignore_index,
             ignore_mask=ignore_mask,
@@ -201,7 +205,7 @@ class DistanceMapLoss(torch.nn.Module):
             handed,
             input.shape,
             input.device,
-            first_channel=self._first_channel(input.shape[1]),
+            channels=self._channels(input.shape[1]),
             empty=self.empty,
             max_distance=self.max_distance,
         )
@@ -209,8 +213,13 @@ class DistanceMapLoss(torch.nn.Module):
             maps = maps.masked_fill(truth.ignored, 0)
         return normalized(maps, self.normalize)
 
-    def _first_channel(self, channels: int) -> int:
-        return 0 if self.include_background or channels == 1 else 1
+    def _channels(self, of: int) -> Sequence[int]:
+        """The channels that count, of so many."""
+        if self.classes is None:
+            return range(0 if self.include_background or of == 1 else 1, of)
+        if max(self.classes) >= of:
+            raise ValueError(f"classes: must be below the prediction's {of} channels, got {self.classes}")
+        return self.classes
 
     def _check_prediction(self, input: torch.Tensor) -> None:
         if input.ndim not in (4, 5):
@@ -238,7 +247,7 @@ class DistanceMapLoss(torch.nn.Module):
             input = torch.softmax(input, dim=1)
         elif self.other_act is not None:
             input = self.other_act(input)
-        return input[:, self._first_channel(input.shape[1]) :]
+        return selected(input, self._channels(input.shape[1]))
 
     def _reduced(self, values: torch.Tensor) -> torch.Tensor:
         """From values per sample (and class) to what ``batch`` and ``reduction`` ask for."""

@@ -10,6 +10,7 @@ import torch
 
 from fastsdm import _validate
 from fastsdm._types import EmptyPolicy
+from fastsdm.losses._targets import selected
 
 Normalization: TypeAlias = Literal["max", "unit"]
 
@@ -37,7 +38,7 @@ def adopted(
     shape: Sequence[int],
     device: torch.device,
     *,
-    first_channel: int,
+    channels: Sequence[int],
     empty: EmptyPolicy,
     max_distance: float | None,
 ) -> torch.Tensor:
@@ -47,7 +48,7 @@ def adopted(
         handed: ``[B, K, *S]``, or with all C channels; or the promise of one.
         shape: the prediction's, ``[B, C, *S]``.
         device: the prediction's.
-        first_channel: channels before it are left out.
+        channels: those the loss looks at.
         empty: with ``"zero"``, infinities of absent classes read 0 ...
         max_distance: ... with another policy this, where it is set.
 
@@ -56,10 +57,9 @@ def adopted(
         ValueError: a shape or device that does not fit the prediction's.
     """
     maps = handed if isinstance(handed, torch.Tensor) else _result(handed)
-    batch, channels, *space = shape
-    wanted = (batch, channels - first_channel, *space)
+    wanted = (shape[0], len(channels), *shape[2:])
     if tuple(maps.shape) == tuple(shape):
-        maps = maps[:, first_channel:]
+        maps = selected(maps, channels)
     if tuple(maps.shape) != wanted:
         raise ValueError(f"distance_map: must have shape {wanted}, got {tuple(maps.shape)}")
     if maps.device != device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def read_target(
     shape: Sequence[int],
     device: torch.device,
     *,
-    first_channel: int,
+    channels: Sequence[int],
     to_onehot_y: bool,
     ignore_index: int | None,
     ignore_mask: torch.Tensor | None,
@@ -79,7 +80,7 @@ def read_target(
         target: ``[B, *S]``, ``[B, 1, *S]`` or ``[B, C, *S]``.
         shape: the prediction's, ``[B, C, *S]``.
         device: the prediction's.
-        first_channel: channels before it are left out.
+        channels: those the loss looks at.
         to_onehot_y: the caller insists on a label map.
         ignore_index: label value of voxels to ignore.
         ignore_mask: ``[B, *S]`` or ``[B, 1, *S]``, non-zero where to ignore.
@@ -89,10 +90,9 @@ def read_target(
         ValueError: shapes or devices that do not fit the prediction's.
     """
     values = _fitting("target", target, shape, device)
-    channels = shape[1]
-    is_labels = channels > 1 and (to_onehot_y or values.shape[1] == 1)
-    if values.shape[1] != (1 if is_labels else channels):
-        wanted = "a label map" if is_labels else f"a label map or one channel per class ({channels})"
+    is_labels = shape[1] > 1 and (to_onehot_y or values.shape[1] == 1)
+    if values.shape[1] != (1 if is_labels else shape[1]):
+        wanted = "a label map" if is_labels else f"a label map or one channel per class ({shape[1]})"
         raise ValueError(
             f"target: must be {wanted} for a prediction of shape {tuple(shape)}"
             f"{' and to_onehot_y=True' if to_onehot_y else ''}, got shape {tuple(values.shape)}"
@@ -111,8 +111,33 @@ def read_target(
             )
         ignored = marked if ignored is None else ignored | marked
     if is_labels:
-        return Target(values.squeeze(1), range(first_channel, channels), ignored)
-    return Target(values[:, first_channel:], None, ignored)
+        return Target(values.squeeze(1), channels, ignored)
+    return Target(selected(values, channels), None, ignored)
+
+
+def check_classes(classes: object) -> list[int]:
+    """The channels a loss is to look at, as a list.
+
+    Raises:
+        TypeError: not a sequence of integers.
+        ValueError: no channel, a negative one, or another order than the ascending one.
+    """
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise TypeError(f"classes: must be None or a sequence of channels, got {type(classes).__name__}")
+    values = list(classes)
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        raise TypeError(f"classes: must hold integers, got {values}")
+    if not values or values[0] < 0 or any(low >= high for low, high in pairwise(values)):
+        raise ValueError(f"classes: must be one or more channels from 0 on, ascending; got {values}")
+    return values
+
+
+def selected(tensor: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:
+    """``[B, K, *S]``: these channels of ``[B, C, *S]``; a view where they are the last ones."""
+    if isinstance(channels, range):
+        return tensor[:, channels.start :]
+    # An index would be copied to the device, and waited for.
+    return torch.stack([tensor[:, channel] for channel in channels], dim=1)
 
 
 def _fitting(name: str, array: object, shape: Sequence[int], device: torch.device) -> torch.Tensor:

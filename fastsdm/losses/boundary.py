@@ -26,6 +26,8 @@ class BoundaryLoss(DistanceMapLoss):
         other_act: apply this function to the prediction instead.
         reduction: ``"mean"`` or ``"sum"`` over samples and classes, or ``"none"`` for ``[B, K]``.
         batch: average over the batch before the reduction.
+        classes: the channels that count, instead of what ``include_background`` says; K is their number.
+            A softmax is over all channels still.
         spacing: voxel size, when ``forward`` is given none: a number, one per spatial axis, or ``[B, ndim]``.
         convention: of the map, as in :func:`fastsdm.signed_distance`.
         empty: what an absent class, or one that fills the volume, weighs: ``"zero"`` (nothing: the other

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import mse_loss
 
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 from fastsdm.losses._common import Activation, DistanceMapLoss, voxel_mean
@@ -32,6 +34,7 @@ class HausdorffDTLoss(DistanceMapLoss):
         reduction: ``"mean"`` or ``"sum"`` over samples and classes, or ``"none"`` for ``[B, K, 1, ...]``.
         batch: average over the batch before the reduction (``[1, K, 1, ...]`` with ``"none"``).
         one_sided: leave out the prediction's distances, which halves the cost.
+        classes: as in :class:`BoundaryLoss`.
         spacing: as in :class:`BoundaryLoss`.
         convention: as in :class:`BoundaryLoss`; anything but ``"plain"`` departs from the paper and MONAI.
         empty: as in :class:`BoundaryLoss`, of both maps.
@@ -56,6 +59,7 @@ class HausdorffDTLoss(DistanceMapLoss):
         batch: bool = False,
         *,
         one_sided: bool = False,
+        classes: Sequence[int] | None = None,
         spacing: SpacingLike = 1.0,
         convention: Convention = "plain",
         empty: EmptyPolicy = "zero",
@@ -72,6 +76,7 @@ class HausdorffDTLoss(DistanceMapLoss):
             other_act,
             reduction,
             batch,
+            classes=classes,
             spacing=spacing,
             convention=convention,
             empty=empty,
@@ -88,16 +93,19 @@ class HausdorffDTLoss(DistanceMapLoss):
     def _value(
         self, prediction: torch.Tensor, truth: Target, maps: torch.Tensor, spacing: SpacingLike
     ) -> torch.Tensor:
-        weights = maps.abs().pow_(self.alpha)
+        weights = self._powers(maps)
         if not self.one_sided:
-            weights.add_(self._map_of_prediction(prediction, truth, spacing).abs_().pow_(self.alpha))
-        error = prediction - truth.probabilities(prediction.dtype)
-        values = voxel_mean(error.square() * weights, truth)
+            weights.add_(self._powers(self._map_of_prediction(prediction, truth, spacing)))
+        squares = mse_loss(prediction, truth.probabilities(prediction.dtype), reduction="none")
+        values = voxel_mean(squares * weights, truth)
         if self.reduction != "none":
             return self._reduced(values)
         if self.batch:
             values = values.mean(dim=0, keepdim=True)
         return values.reshape(*values.shape, *(1 for _ in prediction.shape[2:]))
+
+    def _powers(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.square() if self.alpha == 2 else maps.abs().pow_(self.alpha)
 
     def _map_of_prediction(
         self, prediction: torch.Tensor, truth: Target, spacing: SpacingLike

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
@@ -28,6 +30,7 @@ class SDMRegressionLoss(DistanceMapLoss):
         other_act: apply this function to the prediction.
         reduction: ``"mean"`` or ``"sum"`` over samples and classes, or ``"none"`` for ``[B, K]``.
         batch: average over the batch before the reduction.
+        classes: as in :class:`BoundaryLoss`.
         spacing: as in :class:`BoundaryLoss`.
         convention: as in :class:`BoundaryLoss`.
         empty: as in :class:`BoundaryLoss`; under ``"zero"`` the map of an absent class is to be 0.
@@ -50,6 +53,7 @@ class SDMRegressionLoss(DistanceMapLoss):
         reduction: str = "mean",
         batch: bool = False,
         *,
+        classes: Sequence[int] | None = None,
         spacing: SpacingLike = 1.0,
         convention: Convention = "kervadec",
         empty: EmptyPolicy = "zero",
@@ -66,6 +70,7 @@ class SDMRegressionLoss(DistanceMapLoss):
             other_act,
             reduction,
             batch,
+            classes=classes,
             spacing=spacing,
             convention=convention,
             empty=empty,

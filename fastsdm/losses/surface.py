@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import mse_loss
 
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 from fastsdm.losses._common import Activation, DistanceMapLoss
@@ -33,6 +34,7 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
         batch: one ratio for the whole batch (a scalar) instead of one per sample.
         class_weights: ``w_k`` of the K channels that count, as :meth:`inverse_frequency` makes them; None
             weighs all alike.
+        classes: as in :class:`BoundaryLoss`.
         spacing: as in :class:`BoundaryLoss`.
         convention: as in :class:`BoundaryLoss`.
         empty: as in :class:`BoundaryLoss`.
@@ -58,6 +60,7 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
         batch: bool = False,
         *,
         class_weights: Sequence[float] | None = None,
+        classes: Sequence[int] | None = None,
         spacing: SpacingLike = 1.0,
         convention: Convention = "kervadec",
         empty: EmptyPolicy = "zero",
@@ -74,6 +77,7 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
             other_act,
             reduction,
             batch,
+            classes=classes,
             spacing=spacing,
             convention=convention,
             empty=empty,
@@ -108,9 +112,10 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
     def _value(
         self, prediction: torch.Tensor, truth: Target, maps: torch.Tensor, spacing: SpacingLike
     ) -> torch.Tensor:
-        agreement = 1 - (truth.probabilities(prediction.dtype) + prediction)
-        kept = (maps * agreement).square().flatten(2).sum(dim=2)
-        energy = maps.square().flatten(2).sum(dim=2)
+        squares = maps.square()
+        worst = 1 - truth.probabilities(prediction.dtype)
+        kept = (mse_loss(prediction, worst, reduction="none") * squares).flatten(2).sum(dim=2)
+        energy = squares.flatten(2).sum(dim=2)
         if self.class_weights is not None:
             if len(self.class_weights) != kept.shape[1]:
                 raise ValueError(

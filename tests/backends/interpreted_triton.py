@@ -6,6 +6,11 @@ compiles them for real elsewhere.
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
+import math
+import mmap
+
 import numpy as np
 import pytest
 import torch
@@ -63,37 +68,52 @@ def test_wide_class_values() -> None:
     assert (plain_map(narrow, (257, 2**32 + 1), np.ones((1, 3))) == np.inf).all()
 
 
+@pytest.mark.parametrize("at_end", [False, True], ids=["at the start", "at the end"])
 @pytest.mark.parametrize(
     ("shape", "tiles"),
     [((35, 33), "nvidia"), ((66, 3), "nvidia"), ((3, 5, 7), "nvidia"), ((3, 5, 7), "amd")],
 )
-def test_every_pass_stays_within_its_fields(shape, tiles) -> None:
-    """Each pass reads a field between values that would win, and writes one between canaries."""
-    samples, classes, canary = 2, (1, 2), 7.0
+def test_every_pass_stays_within_its_fields(shape, tiles, at_end) -> None:
+    """What a pass reads and writes lies at a fence: a step across ends the process."""
+    samples, classes = 2, (1, 2)
     labels = testing.shells(shape, classes=3, thickness=2.0).astype(np.uint8)
     batch = torch.from_numpy(np.stack([labels, np.roll(labels, 1, axis=-1)]))
     launches = _triton.passes(batch.shape, batch.dtype, len(classes), GPU_TILES[tiles])
     tables = _triton._axis_tables(torch.ones(samples, len(shape), dtype=torch.float64), None)
     extras = [torch.tensor(classes, dtype=torch.int32), *tables]
 
-    # Beyond the labels lies another class; beyond a field, a source right here for either phase.
-    source = _embedded(batch, 9)
+    source = fenced(batch, at_end)
     for launch, extra in zip(launches, extras, strict=True):
-        guard = 4 * max(shape) ** 2
-        whole = torch.full((launch.target_items + 2 * guard,), canary, dtype=launch.target_dtype)
-        target = whole[guard:-guard]
-        target.fill_(torch.nan)
+        target = fenced(torch.full((launch.target_items,), torch.nan, dtype=launch.target_dtype), at_end)
         _triton._launch(launch, source, extra, target)
-        assert (whole[:guard] == canary).all()
-        assert (whole[-guard:] == canary).all()
-        assert not target.isnan().any()
-        source = _embedded(target, 0)
+        source = target
     truth = testing.reference_signed_distance(batch.numpy(), classes, np.ones((samples, len(shape))))
-    assert np.array_equal(target.numpy(), truth.astype(np.float32).ravel())
+    assert np.array_equal(source.numpy(), truth.astype(np.float32).ravel())
 
 
-def _embedded(tensor: torch.Tensor, around: int) -> torch.Tensor:
-    guard = 4096
-    whole = torch.full((tensor.numel() + 2 * guard,), around, dtype=tensor.dtype)
-    whole[guard:-guard] = tensor.flatten()
-    return whole[guard:-guard]
+def fenced(tensor: torch.Tensor, at_end: bool) -> torch.Tensor:
+    """A flat copy that starts right behind a page that nobody may touch, or ends right before one."""
+    page, size = mmap.PAGESIZE, tensor.nbytes
+    room = math.ceil(size / page) * page
+    memory = mmap.mmap(-1, page + room + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for fence in (start, start + page + room):
+        no_access = 0
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(fence), page, no_access) == 0
+    offset = page + (room - size if at_end else 0)
+    copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=offset)
+    return copy.copy_(tensor.flatten())
+
+
+def test_max_distance_ends_the_search() -> None:
+    """Where no row of a segment has a voxel within the limit, one more row is read and none is compared."""
+    length, limit, far = 400, 5, 200.0
+    (launch,) = _triton.passes((1, length, 2), torch.uint8, 1)[1:]
+    (table,) = _triton._axis_tables(torch.ones(1, 2, dtype=torch.float64), limit)
+    segment = 8 * launch.constants["STEP"]
+    rows = segment + limit + 1
+    field = fenced(torch.full((rows, 2), far, dtype=launch.source_dtype), at_end=True)
+    maps = torch.full((segment, 2), torch.nan)
+    _triton._launch(dataclasses.replace(launch, grid=1), field, table, maps)
+    assert maps[0, 0] == far
+    assert maps[100, 0] == np.float32(math.hypot(far, 100))

@@ -80,6 +80,16 @@ def test_labels_are_left_alone(under_test) -> None:
     assert torch.equal(labels, before)
 
 
+def test_torch_default_dtype_changes_nothing(under_test) -> None:
+    labels = testing.noise((1, 8, 9, 10), fraction=0.1)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert_agrees(under_test, labels, (1,), [(1.3, 0.7, 2.1)])
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_integer_distances_are_bit_exact(under_test) -> None:
     if not under_test.backend.exact:
         pytest.skip("an approximate backend is held to its tolerance elsewhere")

@@ -59,6 +59,7 @@ def test_tensor_on_a_device_that_is_not_the_current_one(name) -> None:
     np.testing.assert_allclose(got.cpu().numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype, it says
 @pytest.mark.parametrize("classes", [None, 3])
 def test_isotropic_map_does_not_wait_for_the_device(name, classes) -> None:
     device = torch.device("cuda", torch.cuda.current_device())
@@ -67,9 +68,15 @@ def test_isotropic_map_does_not_wait_for_the_device(name, classes) -> None:
     settings = {"classes": classes, "spacing": 0.7, "empty": "zero", "max_distance": 9.0, "backend": name}
     fastsdm.signed_distance(labels, **settings)  # compiles, which waits
     torch.cuda.synchronize()
-    torch.cuda._sleep(2_000_000_000)
-    fastsdm.signed_distance(labels, **settings)
-    assert not torch.cuda.current_stream().query()
+    torch.cuda.set_sync_debug_mode("error")  # tells of torch's own waits, the sleep also of CuPy's
+    try:
+        torch.cuda._sleep(2_000_000_000)
+        fastsdm.signed_distance(labels, **settings)
+        if name != "torch":  # thousands of kernels: the driver's queue is full before they are all in it
+            assert not torch.cuda.current_stream().query()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize()
 
 
 @pytest.mark.parametrize("amp", [torch.float16, torch.bfloat16])

@@ -29,6 +29,7 @@ def truth_of(labels: np.ndarray) -> np.ndarray:
     return testing.reference_signed_distance(labels, (1,), unit).astype(np.float32)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype, it says
 def test_it_never_waits_for_the_device() -> None:
     labels = testing.blobs((40, 41, 42), sigma=4)[None]
     on_gpu(labels)  # compiles, and loading a module does wait

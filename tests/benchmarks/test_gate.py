@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
-from benchmarks.contenders import OurBackend, PeerContender, Prepared, peer_contenders
+from benchmarks.contenders import OurBackend, PeerContender, Prepared, our_contenders, peer_contenders
 from benchmarks.gate import sampled_reference
 from benchmarks.maps import measured, reference_for
 from benchmarks.peers import PEERS
@@ -35,7 +36,7 @@ def test_sample_replaces_scipy_where_it_would_take_too_long(anisotropic, setting
     assert reference_for(anisotropic, labels, settings).points is not None
 
 
-@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.device_type == "cpu"])
+@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if "cpu" in peer.device_types])
 @pytest.mark.parametrize("fixture", ["anisotropic", "label_batch"])
 def test_peers_give_the_map_they_are_timed_for(name, fixture, request, settings):
     found = [each for each in peer_contenders(CPU)[0] if each.name == name]
@@ -62,7 +63,8 @@ def test_wrong_map_is_not_timed(anisotropic, settings):
     assert not right.wrong
     assert wrong.timing is None
     assert wrong.wrong
-    assert wrong.note == "disagrees with scipy"
+    assert wrong.note.startswith("disagrees with scipy, by up to 0.")
+    assert wrong.failed
 
 
 def test_outside_half_is_judged_alone(anisotropic, settings):
@@ -86,6 +88,47 @@ def test_peers_without_an_answer_for_an_absent_class_are_left_out(one_absent, se
     assert rows[0].agreement.passed
     assert rows[1].timing is None
     assert rows[1].note == "has no answer for an absent class"
+
+
+def test_tolerances_of_peers_refuse_what_is_no_rounding(anisotropic, settings):
+    reference = reference_for(anisotropic, anisotropic.make(), settings)
+    for peer in PEERS.values():
+        off = 1 + 3 * peer.tolerance.relative
+        assert reference.agreement(reference.values, peer.tolerance).passed
+        assert not reference.agreement(off * reference.values, peer.tolerance).passed
+    assert max(peer.tolerance.relative for peer in PEERS.values()) == PEERS["SimpleITK"].tolerance.relative
+
+
+def test_scipy_is_timed_by_the_check_where_there_is_no_time_for_another_call(
+    anisotropic, settings, monkeypatch
+):
+    calls = []
+    transform = ndimage.distance_transform_edt
+    monkeypatch.setattr(
+        ndimage,
+        "distance_transform_edt",
+        lambda *args, **kwargs: calls.append(args) or transform(*args, **kwargs),
+    )
+    settings.budget = dataclasses.replace(settings.budget, seconds=0.0, longest_call_s=0.0)
+    (row,) = measured(anisotropic, [PeerContender(PEERS["scipy"], CPU)], settings)
+    assert row.timing.repeats == 1
+    assert len(calls) == 2
+    assert settings.rates["scipy"] == pytest.approx(anisotropic.map_voxels / row.timing.median_s)
+
+
+def test_absent_class_foretells_nothing_of_scipy(one_absent, settings):
+    reference_for(one_absent, one_absent.make(), settings)
+    assert "scipy" not in settings.rates
+
+
+def test_scipy_takes_part_beside_a_device():
+    assert "scipy" in {each.name for each in peer_contenders(torch.device("cuda"))[0]}
+    assert PeerContender(PEERS["scipy"], torch.device("cuda")).on_host
+    assert not PeerContender(PEERS["CuPy"], torch.device("cuda")).on_host
+
+
+def test_the_backend_that_auto_takes_comes_first():
+    assert our_contenders(CPU)[0].name == "fastsdm native"
 
 
 def test_slow_contender_is_left_out_by_what_is_foreseen(anisotropic, settings):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,17 +12,18 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import benchmarks.__main__ as command
-from benchmarks import readme, runner
+import benchmarks.results
+from benchmarks import readme
 from benchmarks.bandwidth import Bandwidth
 from benchmarks.compare import change_table, changes
 from benchmarks.environment import environment
-from benchmarks.errors import EDGES, ErrorHistogram, error_histograms
+from benchmarks.errors import EDGES, PHANTOMS, ErrorHistogram, error_histogram
 from benchmarks.maps import MapRow
 from benchmarks.memory import MemoryRow
 from benchmarks.monai_losses import LossRow
 from benchmarks.plots import PLOTS
 from benchmarks.report import markdown
-from benchmarks.results import FORMAT, Results, best_ours, best_peer, load, save
+from benchmarks.results import FORMAT, Results, best_ours, best_peer, keep_old, load, save
 from benchmarks.scaling import ScalingRow
 from benchmarks.timing import Timing
 from benchmarks.training_step import StepRow
@@ -41,7 +40,8 @@ def _row(case: str, contender: str, seconds: float | None, *, exact: bool = True
     ours = contender.startswith("fastsdm")
     timing = None if seconds is None else _timing(seconds)
     right = Agreement(max_abs=1e-6, max_rel=1e-7, share_off=0.0, passed=True)
-    return MapRow(case, f"title of {case}", contender, ours, exact, 8000, 40000, timing, "every voxel", right)
+    head = (case, f"title of {case}", contender, ours, exact, 2.4e-7, 8000, 40000)
+    return MapRow(*head, timing, "every voxel", right)
 
 
 @pytest.fixture
@@ -62,8 +62,9 @@ def results() -> Results:
         format=FORMAT,
         environment=environment(CPU, 2),
         command="python -m benchmarks --made-up",
-        minutes=0.5,
         bandwidth=Bandwidth(20e9),
+        minutes={"maps": 0.5, "steps": 0.25},
+        absent={"DIPlib": "package diplib is not installed"},
         maps=maps,
         memory=[MemoryRow("blobs-256", "fastsdm native", 32000, 36000, "host")],
         losses=[
@@ -111,7 +112,10 @@ def test_report_shows_ratios_floor_and_reasons(results):
     text = markdown(results, ["a.png"])
     line = next(line for line in text.splitlines() if "**fastsdm native**" in line)
     # 8000 voxels in 10 ms; scipy takes 100 and SimpleITK 12.3 times as long; 40000 bytes take 2 us
-    assert "| 10.0 (9.0 to 11.0) | 0.8 | 100.00 | 12.30 | 5000.0 | every voxel |" in line
+    assert "| 10.0 (9.0 to 11.0) | 0.8 | 100.00 | 12.30 | 5000.0 | every voxel | 1e-07 | 2e-07 |" in line
+    assert "in 0.8 minutes (maps 0.5, steps 0.2)" in text
+    assert "Took no part: DIPlib (package diplib is not installed)." in text
+    assert "Failed" not in text
     assert "would take 9 s, the limit is 1 s" in text
     assert "(approximate)" in text
     assert "![a.png](a.png)" in text
@@ -167,10 +171,13 @@ def test_compare_command_tells_by_its_exit_code(results, tmp_path):
 def test_readme_block_replaces_what_was_there(results, tmp_path):
     path = tmp_path / "results" / "machine.json"
     path.parent.mkdir()
+    results.maps.append(_row("noise-128", "fastsdm native", 0.01))
     block = readme.block(results, path, tmp_path)
-    assert "| title of blobs-256 | **10 ms** | 100x |  | 12x |  |" in block
-    assert "BoundaryLoss 25x" in block
-    assert "1.0 % with fastsdm, 30 % with MONAI" in block
+    assert "noise" not in block
+    assert "|  | fastsdm | MONAI | scipy | SimpleITK |\n" in block
+    assert "| map of title of blobs-256 | **10 ms** |  | 100x | 12x |\n" in block
+    assert "| BoundaryLoss with its gradient, a batch | **20 ms** | 25x |  |  |\n" in block
+    assert "| share of a training step, a U-Net | **1.0 %** | 30 % |  |  |\n" in block
     assert results.command in block
     assert (tmp_path / re.search(r"!\[.*\]\((.*)\)", block).group(1)).exists()
     text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
@@ -179,36 +186,51 @@ def test_readme_block_replaces_what_was_there(results, tmp_path):
         readme.replaced("no marks", "new")
 
 
-def test_run_command_writes_all_and_fails_on_a_wrong_backend(anisotropic, tmp_path, monkeypatch):
-    for module in (command, runner):
-        monkeypatch.setattr(module, "CASES", {"tiny": anisotropic})
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "--parts", "maps", "--out", "elsewhere"])
-    arguments = ["--quick", "--cases", "tiny", "--parts", "maps", "--threads", "1", "--device", "cpu"]
-    arguments += ["--backends", "native", "--out", str(tmp_path)]
-    run = CliRunner().invoke(command.app, arguments)
-    assert run.exit_code == 0, run.output
-    (path,) = tmp_path.glob("*.json")
-    found = load(path)
-    assert {row.contender for row in found.maps if row.timing} >= {"fastsdm native", "scipy", "edt"}
-    assert found.command == "python -m benchmarks --parts maps"
-    assert path.with_suffix(".md").exists()
-    assert Path(f"{path.with_suffix('')}-throughput.png").exists()
-
-    wrong = Agreement(max_abs=1.0, max_rel=1.0, share_off=1.0, passed=False)
-    bad = dataclasses.replace(found, maps=[dataclasses.replace(found.maps[0], agreement=wrong)])
-    monkeypatch.setattr(command, "results_of", lambda *_: bad)
-    assert CliRunner().invoke(command.app, arguments).exit_code == 1
+def test_readme_command_fills_the_marks_of_a_file(results, tmp_path):
+    save(results, tmp_path / "machine.json")
+    text = tmp_path / "README.md"
+    text.write_text(f"before\n{readme.BEGIN}\n{readme.END}\nafter\n")
+    for _ in range(2):
+        run = CliRunner().invoke(command.app, ["readme", str(tmp_path / "machine.json"), str(text)])
+        assert run.exit_code == 0, run.output
+        assert text.read_text().startswith(f"before\n{readme.BEGIN}\n|  | fastsdm |")
+        assert text.read_text().endswith(f"[machine.md](machine.md).\n{readme.END}\nafter\n")
 
 
-@pytest.mark.parametrize("option", ["--cases", "--parts"])
-def test_unknown_names_are_refused(option):
-    run = CliRunner().invoke(command.app, [option, "nonsense"])
-    assert run.exit_code == 2
-    assert "nonsense" in run.output
+def test_replaced_result_is_kept_under_its_commit(results, tmp_path):
+    path = tmp_path / "machine.json"
+    assert keep_old(path) is None
+    save(results, path)
+    old = keep_old(path)
+    assert not path.exists()
+    assert old.name.startswith(f"machine-{results.environment.date}-")
+    assert load(old) == results
 
 
-def test_error_histogram_counts_every_voxel():
-    for found in error_histograms(CPU, 14):
-        assert sum(found.counts) == found.voxels == 14**3
-        assert len(found.counts) == len(EDGES)
-        assert (found.largest == 0) == (found.counts[0] == found.voxels)
+def test_broken_off_save_leaves_the_old_file(results, tmp_path, monkeypatch):
+    path = tmp_path / "machine.json"
+    save(results, path)
+
+    def power_cut(*_):
+        raise OSError("power cut")
+
+    monkeypatch.setattr(benchmarks.results.os, "replace", power_cut)
+    with pytest.raises(OSError, match="power cut"):
+        save(dataclasses.replace(results, command="another"), path)
+    assert load(path) == results
+
+
+def test_report_begins_with_what_went_wrong(results):
+    bad = dataclasses.replace(results, failures=["maps: tiny: broke"], skipped=["scaling: size 512"])
+    text = markdown(bad, [])
+    assert "**Failed**: maps: tiny: broke." in text
+    assert "Not begun, the time was up: scaling: size 512." in text
+    assert text.index("**Failed**") < text.index("- processor")
+
+
+@pytest.mark.parametrize("phantom", sorted(PHANTOMS))
+def test_error_histogram_counts_every_voxel(phantom):
+    found = error_histogram(phantom, CPU, 14)
+    assert sum(found.counts) == found.voxels == 14**3
+    assert len(found.counts) == len(EDGES)
+    assert (found.largest == 0) == (found.counts[0] == found.voxels)

@@ -21,7 +21,7 @@ def test_timing_holds_median_and_percentiles():
     assert Timing.of([5.0, 1.0, 2.0, 3.0, 4.0, 6.0]) == Timing(3.5, 2.0, 5.0, 6)
 
 
-@pytest.mark.parametrize(("first_s", "repeats"), [(0.1, 7), (1.0, 3), (2.0, 1), (50.0, 1)])
+@pytest.mark.parametrize(("first_s", "repeats"), [(0.1, 7), (1.0, 3), (2.0, 1), (50.0, 0)])
 def test_repeats_fill_the_budget(first_s, repeats):
     assert Budget(3.0, most=7).repeats(first_s) == repeats
 
@@ -33,6 +33,14 @@ def test_contenders_take_turns():
     assert {name: timing.repeats for name, timing in timings.items()} == {"a": 3, "b": 3, "c": 1}
     assert [round_ for round_, _ in calls] == [0, 0, 0, 1, 1, 2, 2]
     assert {name for _, name in calls[:3]} == {"a", "b", "c"}
+
+
+def test_first_call_counts_where_there_is_no_time_for_another():
+    calls = []
+    runs = {name: lambda round_, name=name: calls.append(name) or 1.0 for name in "ab"}
+    timings = interleaved(runs, {"a": 1.0, "b": 4.0}, Budget(3.0), _FakeClock())
+    assert calls == ["a"] * 3
+    assert timings["b"] == Timing(4.0, 4.0, 4.0, 1)
 
 
 def test_order_changes_between_rounds():

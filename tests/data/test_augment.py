@@ -147,6 +147,33 @@ def test_elastic_deformation_is_smooth_and_does_not_fold() -> None:
     assert steps.diff(dim=1).abs().max() < 0.1
 
 
+@pytest.mark.parametrize(("ndim", "halo"), [(2, 4), (3, (2, 0, 5))])
+def test_the_halo_surrounds_the_labels_of_the_patch(ndim: int, halo: int | tuple[int, ...]) -> None:
+    """Rigid motion, for an elastic one draws more control points where the block is larger."""
+    image, labels = volumes(ndim)
+    settings = {"size": (7, 6, 5)[:ndim], "elastic": 0.0}
+    patch, inner = random_affine_elastic(image, labels, generator=seeded(), **settings)
+    same_patch, outer = random_affine_elastic(image, labels, halo=halo, generator=seeded(), **settings)
+    assert torch.equal(same_patch, patch)
+    margins = [halo] * ndim if isinstance(halo, int) else halo
+    assert list(outer.shape[1:]) == [n + 2 * m for n, m in zip(settings["size"], margins, strict=True)]
+    middle = tuple(slice(m, m + n) for n, m in zip(settings["size"], margins, strict=True))
+    assert torch.equal(outer[(slice(None), *middle)], inner)
+
+
+def test_labels_in_the_halo_are_those_around_the_patch() -> None:
+    labels = torch.arange(1, 12 * 13 + 1).reshape(1, 12, 13).expand(50, 12, 13)
+    _, block = random_affine_elastic(
+        torch.ones(50, 1, 12, 13), labels, size=(5, 4), halo=(3, 2), generator=seeded(), **STILL
+    )
+    padded = torch.nn.functional.pad(labels[0], (2, 2, 3, 3))
+    for sample in block:
+        first = int(sample[3, 2]) - 1
+        row, column = first // 13, first % 13
+        assert torch.equal(sample, padded[row : row + 11, column : column + 8])
+    assert (block[:, 0, 0] == 0).any(), "no halo reaches out of the volume"
+
+
 def test_image_and_labels_move_together() -> None:
     labels = torch.from_numpy(testing.blobs((32, 30, 34), sigma=4))[None]
     image, moved = random_affine_elastic(
@@ -202,6 +229,8 @@ def test_devices_agree() -> None:
         ),
         ({"size": (4, 4)}, ValueError, r"size: must be 3 positive integers, got \(4, 4\)"),
         ({"size": (4, 0, 4)}, ValueError, "size: must be 3 positive"),
+        ({"halo": -1}, ValueError, "halo: must be a number of voxels or 3 of them, not negative, got -1"),
+        ({"halo": (1, 1)}, ValueError, r"halo: .* got \(1, 1\)"),
         ({"flip": 1.5}, ValueError, "flip: must be a probability"),
         ({"flip": [0.5, 0.5]}, ValueError, "flip: must be a probability"),
         ({"rotation": 200.0}, ValueError, "rotation: must be from 0 to 180"),

@@ -207,6 +207,10 @@ LABELS = np.zeros((8, 9, 10), np.uint8)
         ({"spacing": (1.0, 0.0, 1.0)}, ValueError, r"spacing: must be positive"),
         ({"spacing": (1.0, 1.0)}, ValueError, r"spacing: must be a number, 3 numbers"),
         ({"convention": "mine"}, ValueError, r"convention: must be one of"),
+        ({"start": [(0, 0, 0), (0, 0)]}, ValueError, r"start: must hold rows of equal length"),
+        ({"labels": [[0, 1], [1, 0]]}, TypeError, r"labels: must be arrays, .* got list"),
+        ({"labels": "labels.npy"}, TypeError, r"labels: must be arrays, .* got str"),
+        ({"labels": np.uint8(1)}, ValueError, r"labels: must be one volume of 3 axes"),
         ({"labels": LABELS[0]}, ValueError, r"labels: must be one volume of 3 axes"),
         ({"labels": [LABELS, LABELS]}, ValueError, r"labels: .* for each of the 1 rows of start"),
         ({"labels": LABELS[None, None]}, ValueError, r"labels: must be one volume of 3 axes"),
@@ -219,6 +223,15 @@ def test_bad_input(change, error, message) -> None:
     arguments = {"labels": LABELS, "start": (0, 0, 0), "size": (4, 4, 4), "classes": 2, "max_distance": 3.0}
     with pytest.raises(error, match=message):
         signed_distance_patch(**(arguments | change))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "error"),
+    [(1.0, ValueError), ([[1.0, 1.0]], ValueError), ((1.0, -1.0), ValueError), (("a", "b"), TypeError)],
+)
+def test_bad_spacing_of_a_halo(spacing, error) -> None:
+    with pytest.raises(error, match="spacing: must"):
+        patch_halo(3.0, spacing=spacing)
 
 
 @pytest.mark.gpu

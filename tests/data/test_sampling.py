@@ -235,6 +235,29 @@ def test_workers_give_what_one_process_gives(method, tmp_path) -> None:
     assert same(alone[1], workers[1])
 
 
+class RecordingSource:
+    """An array behind an interface that notes which blocks are read."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.shape, self.read = array, array.shape, []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return self.array[index]
+
+
+@pytest.mark.parametrize("context", ["halo", "patch", None])
+def test_only_what_a_patch_needs_is_read(context) -> None:
+    image = RecordingSource(np.zeros((2, 40, 40, 40)))
+    labels = RecordingSource(testing.noise((40, 40, 40)))
+    dataset = PatchDataset([Volume(image, labels)], (8, 8, 8), classes=2, context=context, max_distance=4.0)
+    dataset[PatchPosition(0, (12, 16, 20))]
+    patch = (slice(12, 20), slice(16, 24), slice(20, 28))
+    with_halo = (slice(7, 25), slice(11, 29), slice(15, 33))
+    assert image.read == [(slice(None), *patch)]
+    assert labels.read == ([patch, with_halo] if context == "halo" else [patch])
+
+
 def test_memory_maps_are_sent_by_name(tmp_path) -> None:
     volume = np.asfortranarray(testing.shells((20, 30, 40), classes=3))
     for name, array in (("c", np.ascontiguousarray(volume)), ("f", volume), ("view", volume)):
@@ -263,12 +286,10 @@ def test_sampling_is_reproducible_and_split_between_processes() -> None:
     assert epochs[1] != epochs[0]
     sampler.set_epoch(1)
     assert list(sampler) == epochs[1]
-    parts = [PatchSampler(dataset, patches_per_epoch=11, rank=rank, world_size=3) for rank in range(3)]
-    assert [len(part) for part in parts] == [4, 4, 3]
+    parts = [PatchSampler(dataset, patches_per_epoch=12, rank=rank, world_size=3) for rank in range(3)]
     drawn = [list(part) for part in parts]
-    assert [len(part) for part in drawn] == [4, 4, 3]
-    merged = [p for row in itertools.zip_longest(*drawn) for p in row if p is not None]
-    assert merged == first
+    assert [len(part) for part in parts] == [len(row) for row in drawn] == [4, 4, 4]
+    assert list(itertools.chain(*zip(*drawn, strict=True))) == draw(dataset, 12)
 
 
 def test_foreground_share_and_class_balance() -> None:
@@ -344,6 +365,9 @@ SMALL = Volume(np.zeros((9, 9, 9)), np.zeros((9, 9, 9), np.uint8))
         ({"max_distance": 0}, ValueError, "max_distance: must be positive"),
         ({"convention": "mine"}, ValueError, "convention: must be one of"),
         ({"cached_maps": -1}, ValueError, "cached_maps: must not be negative"),
+        ({"classes": 0}, ValueError, "classes: must be at least 1"),
+        ({"size": (4, 4)}, ValueError, r"volumes: labels must have 2 axes .* volume 0 has shape \(9, 9, 9\)"),
+        ({"volumes": [Volume(SMALL.image, None)]}, TypeError, "volumes: must be arrays, .* got NoneType"),
         (
             {"volumes": [SMALL, Volume(np.zeros((9, 8, 9)), SMALL.labels)]},
             ValueError,
@@ -366,6 +390,11 @@ def test_bad_positions_and_augmentations() -> None:
     for start in ((0, 6, 0), (-1, 0, 0)):
         with pytest.raises(ValueError, match="position: the patch must lie inside volume 0"):
             dataset[PatchPosition(0, start)]
+    with pytest.raises(ValueError, match=r"position: start must be 3 indices, got \(0, 0\)"):
+        dataset[PatchPosition(0, (0, 0))]
+    for volume in (-1, 1):
+        with pytest.raises(ValueError, match=f"position: volume must be from 0 to 0, got {volume}"):
+            dataset[PatchPosition(volume, (0, 0, 0))]
     shrinking = PatchDataset(
         [SMALL], (4, 4, 4), classes=2, max_distance=3.0, augment=lambda image, labels, _: (image, labels[1:])
     )
@@ -379,6 +408,12 @@ def test_bad_positions_and_augmentations() -> None:
         ({"patches_per_epoch": 0}, "patches_per_epoch: must be at least 1, got 0"),
         ({"foreground": 1.5}, "foreground: must be from 0 to 1, got 1.5"),
         ({"rank": 2, "world_size": 2}, "rank: must be from 0 to world_size - 1 = 1, got 2"),
+        ({"world_size": 2}, "patches_per_epoch: must be a multiple of world_size = 2 .* got 3"),
+        ({"seed": -1}, "seed: must not be negative, got -1"),
+        (
+            {"foreground_classes": [7]},
+            r"foreground_classes: every class must be in a volume, \[7\] are in none",
+        ),
     ],
 )
 def test_bad_sampler(change, message) -> None:

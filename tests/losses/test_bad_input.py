@@ -31,6 +31,13 @@ LABELS = torch.zeros(2, 4, 5, 6, dtype=torch.int64)
         ({"normalize": "mean"}, "normalize: must be one of 'max', 'unit'; got 'mean'"),
         ({"ignore_index": 1.5}, "ignore_index: must be None or an integer, got 1.5"),
         ({"ignore_index": True}, "ignore_index: must be None or an integer, got True"),
+        ({"classes": 2}, "classes: must be None or a sequence of channels, got int"),
+        ({"classes": "12"}, "classes: must be None or a sequence of channels, got str"),
+        ({"classes": [1, True]}, r"classes: must hold integers, got \[1, True\]"),
+        ({"classes": []}, r"classes: must be one or more channels from 0 on, ascending; got \[\]"),
+        ({"classes": [-1, 1]}, r"classes: must be one or more channels from 0 on, ascending; got \[-1, 1\]"),
+        ({"classes": [2, 1]}, r"classes: must be one or more channels from 0 on, ascending; got \[2, 1\]"),
+        ({"classes": [1, 1]}, r"classes: must be one or more channels from 0 on, ascending; got \[1, 1\]"),
     ],
 )
 def test_arguments(arguments: dict[str, Any], message: str) -> None:
@@ -42,6 +49,11 @@ def test_arguments(arguments: dict[str, Any], message: str) -> None:
 def test_alpha(alpha: float) -> None:
     with pytest.raises(ValueError, match=f"alpha: must be positive and finite, got {alpha}"):
         losses.HausdorffDTLoss(alpha)
+
+
+def test_classes_beyond_the_prediction() -> None:
+    with pytest.raises(ValueError, match=r"classes: must be below the prediction's 3 channels, got \[0, 3\]"):
+        losses.BoundaryLoss(classes=[0, 3])(PREDICTION, LABELS)
 
 
 def test_class_weights() -> None:

@@ -171,3 +171,28 @@ def test_labels_that_no_channel_stands_for_are_outside_of_all() -> None:
     torch.testing.assert_close(values[:, :2], expected[:, :2])
     assert values[0, 2] == 0
     assert np.isfinite(values.numpy()).all()
+
+
+@every_loss
+@pytest.mark.parametrize("form", ["labels", "channels", "map handed in"])
+@pytest.mark.parametrize("subset", [(0, 2), (1,), (1, 3), (0, 1, 2, 3)])
+def test_a_subset_of_the_classes(
+    make: Callable[..., DistanceMapLoss], form: str, subset: tuple[int, ...]
+) -> None:
+    labels = label_map(3, classes=4)
+    prediction = logits(labels, 4)
+    loss = make(classes=subset, softmax=True)
+    alone = make(include_background=True)  # of what is left of prediction and target without the other classes
+    expected = alone(torch.softmax(prediction, 1)[:, subset], one_hot(labels, 4)[:, subset])
+    target = one_hot(labels, 4) if form == "channels" else labels
+    maps = None
+    if form == "map handed in":
+        maps = make(include_background=True).target_map(labels, 4)
+        kept = loss.target_map(labels, 4)
+        assert torch.equal(kept, maps[:, subset])
+        torch.testing.assert_close(loss(prediction, target, distance_map=kept), expected)
+    value = loss(prediction.requires_grad_(), target, distance_map=maps)
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    assert prediction.grad.isfinite().all()
+    assert f"classes={list(subset)}" in repr(loss)
