@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
-# On the CPU the steps run over pieces that stay in the cache, each on the calling thread: torch would divide
-# a larger one among threads, which wait for each other whenever other processes hold the cores.
-_CPU_PIECE = 1 << 15
+from fastsdm._types import Finish
+
+# On the CPU the steps run over pieces that stay in the cache; an accelerator takes the whole map at once.
+_CPU_PIECE = 1 << 18
 
 
 def voxel_shift(convention: str, spacing: Sequence[float]) -> float:
@@ -25,58 +26,69 @@ def search_limit(convention: str, spacing: torch.Tensor, max_distance: float | N
     return max_distance + max(voxel_shift(convention, row) for row in spacing.tolist())
 
 
-def apply_(
-    plain: torch.Tensor,
-    spacing: torch.Tensor,
-    classes: Sequence[int],
-    *,
+def finish(
     convention: str,
     empty: str,
+    spacing: torch.Tensor,
+    shape: Sequence[int],
     max_distance: float | None,
-) -> torch.Tensor:
-    """Apply empty policy, shift and clamp to a plain map, in place.
+) -> Finish:
+    """What has to be done to a plain map.
 
     Args:
-        plain: ``[B, K, *S]`` as backends return it; overwritten.
+        convention: see docs/conventions.md.
+        empty: what a class without inside or outside voxels reads; ``"raise"`` counts as ``"inf"``.
         spacing: ``[B, ndim]`` on the CPU.
-        classes: the K label values, for messages.
-        convention: see the design of conventions in docs/conventions.md.
-        empty: what a class without inside or outside voxels reads.
+        shape: of the volume whose diagonal ``empty="max"`` stands for.
         max_distance: the result lies in ``[-max_distance, max_distance]``.
-
-    Raises:
-        ValueError: ``empty="raise"`` and a class has no inside or no outside voxel.
     """
-    if plain.numel() == 0:
-        return plain
-    if empty == "raise":
-        _refuse_empty(plain, classes)
-    for row, sample in zip(spacing.tolist(), plain, strict=True):
-        shift = voxel_shift(convention, row)
-        fill = None
-        if empty == "zero":
-            fill = 0.0
-        elif empty == "max" and max_distance is None:  # else the clamp does it
-            fill = _diagonal(sample.shape[1:], row)
+    rows = spacing.tolist()
+    missing = [math.inf] * len(rows)  # whatever the limit is, it cuts that too
+    if empty == "zero":
+        missing = [0.0] * len(rows)
+    elif empty == "max" and max_distance is None:
+        missing = [_diagonal(shape, row) for row in rows]
+    return Finish(
+        shifts=tuple(voxel_shift(convention, row) for row in rows),
+        both_sides=convention == "midline",
+        missing=tuple(missing),
+        limit=math.inf if max_distance is None else max_distance,
+    )
+
+
+def apply_(plain: torch.Tensor, how: Finish) -> torch.Tensor:
+    """Finish a plain map ``[B, K, *S]`` in place."""
+    for sample, shift, missing in zip(plain, how.shifts, how.missing, strict=True):
         for piece in _pieces(sample):
-            if convention == "midline":
+            if how.both_sides:
                 piece.sub_(piece.sign(), alpha=shift)
             elif shift:
-                _shift_inside_(piece, shift)
+                piece.add_(piece < 0, alpha=shift)
             # The shift leaves infinities alone, so they still tell an empty class.
-            if fill is not None:
-                piece.nan_to_num_(posinf=fill, neginf=-fill)
-            if max_distance is not None:
-                piece.clamp_(-max_distance, max_distance)
+            if missing < math.inf:
+                piece.nan_to_num_(posinf=missing, neginf=-missing)
+            if how.limit < math.inf:
+                piece.clamp_(-how.limit, how.limit)
     return plain
 
 
-def _shift_inside_(piece: torch.Tensor, shift: float) -> None:
-    if piece.device.type == "cpu":
-        # Half the time of a comparison, whose result would be converted to floats in a pass of its own.
-        piece.add_(piece.sign().clamp_(max=0), alpha=-shift)
-    else:
-        piece.add_(piece < 0, alpha=shift)
+def refuse_empty(plain: torch.Tensor, classes: Sequence[int]) -> None:
+    """Raise where a class has no inside or no outside voxel.
+
+    Args:
+        plain: ``[B, K, *S]`` as backends return it.
+        classes: the K label values, for the message.
+
+    Raises:
+        ValueError: there is such a class.
+    """
+    first_voxel = plain.flatten(2)[:, :, 0]
+    for sample, k in first_voxel.isinf().nonzero().tolist():
+        lacks = "inside" if first_voxel[sample, k] > 0 else "outside"
+        raise ValueError(
+            f"empty='raise': every class needs inside and outside voxels, but class {classes[k]} "
+            f"of sample {sample} has no {lacks} voxel"
+        )
 
 
 def _pieces(sample: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -85,13 +97,3 @@ def _pieces(sample: torch.Tensor) -> Sequence[torch.Tensor]:
 
 def _diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
     return math.hypot(*(size * step for size, step in zip(shape, spacing, strict=True)))
-
-
-def _refuse_empty(plain: torch.Tensor, classes: Sequence[int]) -> None:
-    first_voxel = plain.flatten(2)[:, :, 0]
-    for sample, k in first_voxel.isinf().nonzero().tolist():
-        lacks = "inside" if first_voxel[sample, k] > 0 else "outside"
-        raise ValueError(
-            f"empty='raise': every class needs inside and outside voxels, but class {classes[k]} "
-            f"of sample {sample} has no {lacks} voxel"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -49,26 +50,45 @@ class Backend(Protocol):
         """
 
 
-@runtime_checkable
-class RegionBackend(Backend, Protocol):
-    """A backend that computes the map of a part of the volume for less than the map of all of it."""
+@dataclass(frozen=True)
+class Finish:
+    """How a plain map becomes the one that was asked for.
 
-    def signed_distance_region(
+    Attributes:
+        shifts: per sample, what is taken off the distances inside ...
+        both_sides: ... and off those outside, too.
+        missing: per sample, the magnitude that stands for an infinite distance.
+        limit: the result is cut to ``[-limit, limit]``; may be infinite.
+    """
+
+    shifts: tuple[float, ...]
+    both_sides: bool
+    missing: tuple[float, ...]
+    limit: float
+
+
+@runtime_checkable
+class FusedBackend(Backend, Protocol):
+    """A backend that finishes the map, or computes only a part of it, for less than it costs afterwards."""
+
+    def finished_region(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int],
+        classes: Sequence[int] | None,
         spacing: torch.Tensor,
         max_distance: float | None,
+        finish: Finish,
         start: Sequence[int],
         size: Sequence[int],
     ) -> torch.Tensor:
-        """Exactly ``signed_distance`` of the whole volume, cut to the region.
+        """Exactly ``signed_distance`` of the whole volume, finished, cut to a region.
 
         Args:
             labels: as in ``signed_distance``.
-            classes: as there.
+            classes: as there; None for one map, of all labels but 0.
             spacing: as there.
             max_distance: as there.
+            finish: shift, empty classes and clamp.
             start: the region's first voxel.
             size: its shape; the region lies inside the volume.
 

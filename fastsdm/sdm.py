@@ -10,7 +10,7 @@ import torch
 
 from fastsdm import _conventions, _validate, registry
 from fastsdm._arrays import ArrayT, as_tensor
-from fastsdm._types import Backend, Convention, EmptyPolicy, RegionBackend, SpacingLike
+from fastsdm._types import Convention, EmptyPolicy, FusedBackend, SpacingLike
 
 
 def signed_distance(
@@ -189,9 +189,9 @@ def _checked_map(
     if not torch.compiler.is_compiling():
         _validate.float_labels(labels, whole=classes is not None, name=name)
 
+    values = None
     if classes is None:
-        values = [1]
-        labels = labels if labels.dtype == torch.bool else labels != 0
+        labels = labels != 0 if labels.is_floating_point() else labels
     else:
         values = _validate.class_values(classes, labels.dtype)
         labels = labels.long() if labels.is_floating_point() else labels
@@ -207,16 +207,14 @@ def _checked_map(
         None if region is None else [*region[0], *region[1]],
     )
     result_shape = shape if region is None else region[1]
-    if classes is None:
-        return maps.reshape((*leading, *result_shape))
-    return maps.reshape((*leading, len(values), *result_shape))
+    return maps.reshape((*leading, *([] if values is None else [len(values)]), *result_shape))
 
 
 @torch.library.custom_op("fastsdm::signed_distance", mutates_args=())
 def _signed_distance(
     labels: torch.Tensor,
     spacing: torch.Tensor,
-    classes: list[int],
+    classes: list[int] | None,  # None for one map, of all labels but 0
     convention: str,
     empty: str,
     max_distance: float | None,
@@ -230,20 +228,29 @@ def _signed_distance(
     chosen = registry.select(backend, labels.device)
     if labels.numel() == 0:
         return _empty_map(labels, classes, dtype, region)
+    labels, shape = labels.contiguous(), labels.shape[1:]
+    start, size = ([0] * len(shape), shape) if region is None else _halves(region)
     limit = _conventions.search_limit(convention, spacing, max_distance)
-    if region is None:
-        maps = chosen.signed_distance(labels.contiguous(), classes, spacing, limit)
-    else:
-        maps = _region_map(chosen, labels.contiguous(), classes, spacing, limit, region)
-    _conventions.apply_(maps, spacing, classes, convention=convention, empty=empty, max_distance=max_distance)
-    return maps.to(dtype)
+    finish = _conventions.finish(convention, empty, spacing, shape, max_distance)
+    if isinstance(chosen, FusedBackend) and empty != "raise":
+        return chosen.finished_region(labels, classes, spacing, limit, finish, start, size).to(dtype)
+
+    if classes is None:
+        labels, classes = labels if labels.dtype == torch.bool else labels != 0, [1]
+    maps = chosen.signed_distance(labels, classes, spacing, limit)
+    for axis, (first, length) in enumerate(zip(start, size, strict=True), start=2):
+        maps = maps.narrow(axis, first, length)
+    maps = maps.contiguous()
+    if empty == "raise":
+        _conventions.refuse_empty(maps, classes)
+    return _conventions.apply_(maps, finish).to(dtype)
 
 
 @_signed_distance.register_fake
 def _(
     labels: torch.Tensor,
     spacing: torch.Tensor,
-    classes: list[int],
+    classes: list[int] | None,
     convention: str,
     empty: str,
     max_distance: float | None,
@@ -255,24 +262,12 @@ def _(
 
 
 def _empty_map(
-    labels: torch.Tensor, classes: list[int], dtype: torch.dtype, region: list[int] | None
+    labels: torch.Tensor, classes: list[int] | None, dtype: torch.dtype, region: list[int] | None
 ) -> torch.Tensor:
-    shape = labels.shape[1:] if region is None else region[len(region) // 2 :]
-    return labels.new_empty((labels.shape[0], len(classes), *shape), dtype=dtype)
+    shape = labels.shape[1:] if region is None else _halves(region)[1]
+    maps = 1 if classes is None else len(classes)
+    return labels.new_empty((labels.shape[0], maps, *shape), dtype=dtype)
 
 
-def _region_map(
-    backend: Backend,
-    labels: torch.Tensor,
-    classes: list[int],
-    spacing: torch.Tensor,
-    limit: float | None,
-    region: list[int],
-) -> torch.Tensor:
-    start, size = region[: len(region) // 2], region[len(region) // 2 :]
-    if isinstance(backend, RegionBackend):
-        return backend.signed_distance_region(labels, classes, spacing, limit, start, size)
-    maps = backend.signed_distance(labels, classes, spacing, limit)
-    for axis, (first, length) in enumerate(zip(start, size, strict=True), start=2):
-        maps = maps.narrow(axis, first, length)
-    return maps.contiguous()
+def _halves(numbers: list[int]) -> tuple[list[int], list[int]]:
+    return numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]

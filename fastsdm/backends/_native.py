@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fastsdm._types import Finish
+
 _EXTENSION = "fastsdm.backends._native_ext"
 
 
@@ -50,8 +52,8 @@ class NativeBackend:
             classes: as there.
             spacing: as there.
             max_distance: as there.
-            threads: as in :meth:`signed_distance_region`.
-            isa: as in :meth:`signed_distance_region`.
+            threads: as in :meth:`finished_region`.
+            isa: as in :meth:`finished_region`.
 
         Returns:
             As there.
@@ -60,31 +62,33 @@ class NativeBackend:
             ValueError: the CPU does not have ``isa``.
             MemoryError: there is no room for the map.
         """
-        shape = labels.shape[1:]
-        start = [0] * len(shape)
-        return self.signed_distance_region(
-            labels, classes, spacing, max_distance, start, shape, threads=threads, isa=isa
+        batch, *shape = labels.shape
+        plain = Finish(shifts=(0.0,) * batch, both_sides=False, missing=(math.inf,) * batch, limit=math.inf)
+        return self.finished_region(
+            labels, classes, spacing, max_distance, plain, [0] * len(shape), shape, threads=threads, isa=isa
         )
 
-    def signed_distance_region(
+    def finished_region(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int],
+        classes: Sequence[int] | None,
         spacing: torch.Tensor,
         max_distance: float | None,
+        finish: Finish,
         start: Sequence[int],
         size: Sequence[int],
         *,
         threads: int | None = None,
         isa: str | None = None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._types.RegionBackend`; every pass answers only what the next one reads.
+        """See :class:`fastsdm._types.FusedBackend`; every pass answers only what the next one reads.
 
         Args:
             labels: as there.
             classes: as there.
             spacing: as there.
             max_distance: as there.
+            finish: as there.
             start: as there.
             size: as there.
             threads: how many to use at most; None for ``torch.get_num_threads()``.
@@ -104,19 +108,24 @@ class NativeBackend:
         flat = [1] * (3 - len(shape))
         sampling = np.ones((batch, 3))
         sampling[:, len(flat) :] = spacing.numpy()
+        patterns = [(0, True)] if classes is None else [_pattern(value, labels.dtype) for value in classes]
         # numpy asks for huge pages: the first touch of a large result costs a fifth of torch.empty's.
-        maps = np.empty((batch, len(classes), *flat, *size), np.float32)
+        maps = np.empty((batch, len(patterns), *flat, *size), np.float32)
         _native_ext.signed_distance(
             labels.numpy().reshape(batch, *flat, *shape),
-            [_pattern(value, labels.dtype) for value in classes],
+            patterns,
             sampling,
             math.inf if max_distance is None else max_distance,
             maps,
+            shifts=finish.shifts,
+            both_sides=finish.both_sides,
+            missing=finish.missing,
+            limit=finish.limit,
             first=(*(0 for _ in flat), *start),
             threads=torch.get_num_threads() if threads is None else threads,
             isa=isa,
         )
-        return torch.from_numpy(maps.reshape(batch, len(classes), *size))
+        return torch.from_numpy(maps.reshape(batch, len(patterns), *size))
 
 
 def _pattern(value: int, dtype: torch.dtype) -> tuple[int, bool] | None:

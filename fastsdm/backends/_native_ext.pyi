@@ -12,7 +12,11 @@ def signed_distance(
     max_distance: float,
     maps: npt.NDArray[np.float32],
     *,
-    first: tuple[int, ...] = (0, 0, 0),
+    shifts: Sequence[float],
+    both_sides: bool,
+    missing: Sequence[float],
+    limit: float,
+    first: tuple[int, ...],
     threads: int,
     isa: str | None = None,
 ) -> None: ...

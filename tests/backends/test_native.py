@@ -152,9 +152,19 @@ def test_unknown_instruction_set() -> None:
 def test_extension_refuses_shapes_that_disagree() -> None:
     labels, spacing = np.zeros((1, 2, 3, 4), np.uint8), np.ones((1, 3))
     for shape in ((1, 1, 2, 3, 5), (2, 1, 2, 3, 4), (1, 2, 2, 3, 4)):
-        with pytest.raises(ValueError, match="shapes must agree"):
+        with pytest.raises(ValueError, match="per sample: shapes must agree"):
             _native_ext.signed_distance(
-                labels, [(1, False)], spacing, np.inf, np.empty(shape, np.float32), threads=1
+                labels,
+                [(1, False)],
+                spacing,
+                np.inf,
+                np.empty(shape, np.float32),
+                shifts=(0.0,),
+                both_sides=False,
+                missing=(np.inf,),
+                limit=np.inf,
+                first=(0, 0, 0),
+                threads=1,
             )
 
 

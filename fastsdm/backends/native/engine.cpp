@@ -81,12 +81,13 @@ class CostTable {
   std::vector<std::int16_t> shorts_;
 };
 
-// What depends on the spacing of a sample.
+// What differs between samples.
 struct Geometry {
-  std::array<double, 3> spacing;
+  Sample sample;
   CostTable middle;
   CostTable first;
-  float cap;  // squares need not be told apart beyond it
+  float cap;      // squares need not be told apart beyond it
+  float missing;  // magnitude of the map where a phase is missing
   Finish finish;
 };
 
@@ -169,26 +170,29 @@ class Engine {
   }
 
   void make_geometries() {
-    for (const std::array<double, 3>& spacing : problem_.spacing) {
-      const auto same = [&spacing](const Geometry& g) { return g.spacing == spacing; };
+    for (const Sample& sample : problem_.samples) {
+      const auto same = [&sample](const Geometry& g) { return g.sample == sample; };
       const auto found = std::find_if(geometries_.begin(), geometries_.end(), same);
       geometry_of_sample_.push_back(static_cast<std::size_t>(found - geometries_.begin()));
-      if (found == geometries_.end()) geometries_.push_back(geometry(spacing));
+      if (found == geometries_.end()) geometries_.push_back(geometry(sample));
     }
   }
 
-  Geometry geometry(const std::array<double, 3>& spacing) const {
-    const double unit = spacing[width_.axis];
+  Geometry geometry(const Sample& sample) const {
+    const double unit = sample.spacing[width_.axis];
     const auto steps_squared = [&](const Extent& extent) {
-      return extent.length > 1 ? (spacing[extent.axis] / unit) * (spacing[extent.axis] / unit) : 1.0;
+      const double step = sample.spacing[extent.axis] / unit;
+      return extent.length > 1 ? step * step : 1.0;
     };
     const double middle = steps_squared(height_), first = steps_squared(depth_);
-    const double limit = problem_.max_distance;
-    return {spacing,
+    const double reach = problem_.max_distance;
+    const float shift = static_cast<float>(sample.shift), limit = static_cast<float>(problem_.limit);
+    return {sample,
             CostTable(kernel_, height_.length, middle, is_integer(middle)),
             CostTable(kernel_, depth_.length, first, is_integer(middle) && is_integer(first)),
-            float_above(std::ceil((limit / unit) * (limit / unit))),
-            {static_cast<float>(unit), float_above(limit)}};
+            float_above(std::ceil((reach / unit) * (reach / unit))),
+            std::min(static_cast<float>(sample.missing), limit),
+            {static_cast<float>(unit), float_above(reach), problem_.both_sides ? -shift : 0.0f, shift, limit}};
   }
 
   // All memory is taken here, before any thread starts, so a thread cannot fail.
@@ -245,9 +249,9 @@ class Engine {
     if (seen == (kInside | kOutside)) {
       kernel_.relax_columns(field(map) + column, answers, columns, g.first.axis(depth_, plane_), &g.finish,
                             worker.scratch, worker.far);
-    } else if (is_region_ || g.cap != kInfinity || !problem_.classes[static_cast<std::size_t>(k)]) {
+    } else if (is_region_ || g.cap != kInfinity || g.missing != kInfinity || !problem_.classes[static_cast<std::size_t>(k)]) {
       for (Index z = 0; z < depth_.count; ++z) {
-        std::fill_n(answers + z * plane_, columns, seen == kInside ? -kInfinity : kInfinity);
+        std::fill_n(answers + z * plane_, columns, seen == kInside ? -g.missing : g.missing);
       }
     }
   }

@@ -17,14 +17,26 @@ struct ClassPattern {
   bool inverted;
 };
 
+struct Sample {
+  std::array<double, 3> spacing;
+  double shift;    // is taken off the distances inside
+  double missing;  // magnitude that stands for an infinite distance
+};
+
+inline bool operator==(const Sample& a, const Sample& b) {
+  return a.spacing == b.spacing && a.shift == b.shift && a.missing == b.missing;
+}
+
 struct Problem {
   const void* labels;        // [batch, shape...], contiguous
   int label_bytes;           // 1, 2, 4 or 8
   Index batch;
   std::array<Index, 3> shape;
   std::vector<std::optional<ClassPattern>> classes;  // none: no voxel belongs to it
-  std::vector<std::array<double, 3>> spacing;        // per sample
-  double max_distance;       // infinity for no limit
+  std::vector<Sample> samples;                       // [batch]
+  double max_distance;       // distances beyond it need not be told apart
+  bool both_sides;           // the shift is taken off the distances on both sides, not only inside
+  double limit;              // the map is cut to [-limit, limit]
   std::array<Index, 3> first;  // voxel of the volume that the map begins with ...
   std::array<Index, 3> size;   // ... and the map's shape: the whole volume, or a region of it
   float* maps;               // [batch, classes, size...], contiguous

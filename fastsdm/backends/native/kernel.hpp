@@ -26,10 +26,13 @@ struct Axis {
   const std::int16_t* short_cost;    // null where squared costs are not all integers
 };
 
-// How the last pass turns squared units into distances.
+// How the last pass turns squared units into the distances that were asked for.
 struct Finish {
-  float unit;   // spacing of the axis that is scanned: 1 in squared units
-  float limit;  // distances are cut here
+  float unit;     // spacing of the axis that is scanned: 1 in squared units
+  float reach;    // farther distances were not told apart
+  float outside;  // is added to signed distances outside, not above 0
+  float inside;   // is added to those inside, not below 0
+  float limit;    // the sum is cut to [-limit, limit]
 };
 
 // Both phases of a class, as bits.

@@ -242,7 +242,12 @@ bool relax_strip(typename V::T* strip, const Axis& axis, const typename V::T* co
 
 inline Floats finished(Floats squares, const Finish& finish) {
   const Floats distance = multiply(root(magnitude(squares)), Floats::splat(finish.unit));
-  return with_sign_of(min(distance, Floats::splat(finish.limit)), squares);
+  const Floats map = with_sign_of(min(distance, Floats::splat(finish.reach)), squares);
+  // Halves are exact, so these are the two numbers, bit for bit.
+  const Floats middle = Floats::splat((finish.inside + finish.outside) / 2);
+  const Floats half = Floats::splat((finish.inside - finish.outside) / 2);
+  const Floats shifted = add(map, subtract(middle, with_sign_of(half, squares)));
+  return min(max(shifted, Floats::splat(-finish.limit)), Floats::splat(finish.limit));
 }
 
 // The stride defeats the hardware's prefetching: about 5 % of the time at 256^3.
