@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,17 +25,52 @@ CLASSES = 3
 MARGIN = 24
 #: Voxels nearer to a surface than this are looked at apart: there most losses have their weight.
 BAND = 5.0
+#: In the volume with its margin.
+CROP_START = (130, 60, 130)
 #: From labels and map before to labels and map after, and where the map after is known.
 Warp: TypeAlias = Callable[[torch.Tensor, torch.Tensor], "tuple[torch.Tensor, torch.Tensor, torch.Tensor]"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A transform, and what the warped map is multiplied by."""
+    """A transform of labels and map.
+
+    Attributes:
+        name: of the table's row.
+        warp: does it.
+        factor: what the warped map is multiplied by.
+        spacing: of the labels before the transform.
+        spacing_after: of the labels after it.
+        limit: what both maps are clamped to; None for no clamp.
+    """
 
     name: str
     warp: Warp
     factor: float = 1.0
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    spacing_after: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    limit: float = math.inf
+
+    def compare(self, labels: torch.Tensor) -> Comparison:
+        """Warp the map of these labels, and make the map of the warped labels."""
+        after, warped, known = self.warp(labels, distance_map(labels, self.spacing))
+        truth = distance_map(after, self.spacing_after)
+        return Comparison(
+            after,
+            truth.clamp_(-self.limit, self.limit),
+            (warped * self.factor).clamp_(-self.limit, self.limit),
+            known,
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The warped labels, the map of them, the warped map, and where the latter is known."""
+
+    labels: torch.Tensor
+    truth: torch.Tensor
+    warped: torch.Tensor
+    known: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -54,9 +89,9 @@ def brain_labels() -> torch.Tensor:
     return F.pad(torch.from_numpy(mni_icbm152().labels)[None, None], (MARGIN,) * 6)
 
 
-def distance_map(labels: torch.Tensor) -> torch.Tensor:
+def distance_map(labels: torch.Tensor, spacing: tuple[float, float, float]) -> torch.Tensor:
     """The map `[1, K, *S]` of these labels; "midline" is the convention that is the same on both sides."""
-    return fastsdm.signed_distance(labels[:, 0], classes=CLASSES, convention="midline")
+    return fastsdm.signed_distance(labels[:, 0], classes=CLASSES, spacing=spacing, convention="midline")
 
 
 def flip(labels: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -69,6 +104,23 @@ def permute(labels: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, t
     """Axes in another order."""
     after = labels.permute(0, 1, 4, 2, 3)
     return after, before.permute(0, 1, 4, 2, 3), torch.ones_like(after, dtype=torch.bool)
+
+
+def crop(context: int) -> Warp:
+    """A patch of 64^3 at the brain's edge, cut out with so many voxels of context, known without them."""
+
+    def warp(labels: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        block: tuple[Any, ...] = (
+            ...,
+            *(slice(first - context, first + 64 + context) for first in CROP_START),
+        )
+        after = labels[block]
+        known = torch.zeros_like(after, dtype=torch.bool)
+        patch: tuple[Any, ...] = (..., *(slice(context, context + 64) for _ in CROP_START))
+        known[patch] = True
+        return after, before[block], known
+
+    return warp
 
 
 def affine(matrix: np.ndarray[Any, Any]) -> Warp:
@@ -116,9 +168,13 @@ def elastic(rms: float, grid: float) -> Warp:
     return warp
 
 
+ANISOTROPIC = (1.0, 1.0, 2.0)
 CASES = (
     Case("flip of two axes", flip),
-    Case("permutation of the axes", permute),
+    Case("axes permuted, spacing with them", permute, spacing=ANISOTROPIC, spacing_after=(2.0, 1.0, 1.0)),
+    Case("axes permuted, spacing not", permute, spacing=ANISOTROPIC, spacing_after=ANISOTROPIC),
+    Case("crop of 64^3, 32 voxels of context, clamp 32", crop(32), limit=32.0),
+    Case("crop of 64^3, no context, clamp 32", crop(0), limit=32.0),
     Case("scaling by 1.25, map as it is", affine(np.eye(3) * 1.25)),
     Case("scaling by 1.25, map times 1.25", affine(np.eye(3) * 1.25), factor=1.25),
     Case("scaling by 0.8, map times 0.8", affine(np.eye(3) * 0.8), factor=0.8),
@@ -135,10 +191,11 @@ DRAWN = (
 )
 
 
-def errors(truth: torch.Tensor, warped: torch.Tensor, known: torch.Tensor) -> Errors:
+def errors(maps: Comparison) -> Errors:
     """Over all classes, where the warped map is known."""
-    wanted = known.expand_as(truth)
-    error, distance = (warped - truth)[wanted].abs().numpy(), truth[wanted].abs().numpy()
+    wanted = maps.known.expand_as(maps.truth)
+    truth, warped = maps.truth[wanted].numpy(), maps.warped[wanted].numpy()
+    error, distance = np.abs(warped - truth), np.abs(truth)
     return Errors(
         mean=float(error.mean(dtype=np.float64)),
         mean_in_band=float(error[distance < BAND].mean(dtype=np.float64)),
@@ -159,39 +216,42 @@ def print_table(rows: dict[str, Errors]) -> None:
         )
 
 
-def draw(path: Path, labels: torch.Tensor, before: torch.Tensor, names: Sequence[str]) -> None:
+def draw(path: Path, comparisons: dict[str, Comparison]) -> None:
     """One row per transform: the warped labels, the map of them, the warped map, their difference."""
     import matplotlib  # noqa: PLC0415  # only for the figure
 
     matplotlib.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
-    figure, axes = pyplot.subplots(len(names), 4, figsize=(9.4, 2.55 * len(names)), layout="constrained")
-    titles = ("labels, warped", "map of the warped labels", "precomputed map, warped", "difference")
+    figure, axes = pyplot.subplots(
+        len(comparisons), 4, figsize=(9.2, 2.3 * len(comparisons) + 0.8), layout="constrained"
+    )
+    titles = ("labels, warped", "map of the warped labels", "precomputed map, warped", "error of the latter")
     for title, axis in zip(titles, axes[0], strict=True):
         axis.set_title(title, fontsize=10)
-    drawn = {case.name: case for case in CASES}
-    for name, row in zip(names, axes, strict=True):
-        case = drawn[name]
-        warped_labels, warped_map, known = case.warp(labels, before)
-        wanted = (0, CLASSES - 1, ..., labels.shape[-1] // 2)
-        truth, warped = distance_map(warped_labels)[wanted].T, case.factor * warped_map[wanted].T
-        gone = ~known[0, 0, ..., labels.shape[-1] // 2].T
-        row[0].imshow(warped_labels[0, 0, ..., labels.shape[-1] // 2].T, cmap="gray", origin="lower")
+    for (name, maps), row in zip(comparisons.items(), axes, strict=True):
+        middle = (0, -1, ..., maps.labels.shape[-1] // 2)
+        labels, truth, warped, known = (
+            part[middle].T[20:-20, 20:-20] for part in (maps.labels, maps.truth, maps.warped, maps.known)
+        )
+        row[0].imshow(labels, cmap="gray", origin="lower")
         for axis, values in zip(row[1:3], (truth, warped), strict=True):
             shown = axis.imshow(
-                values.masked_fill(gone, math.nan), cmap="RdBu", vmin=-40, vmax=40, origin="lower"
+                values.masked_fill(~known, math.nan), cmap="RdBu", vmin=-40, vmax=40, origin="lower"
             )
-            axis.contour(values, levels=[0], colors="black", linewidths=0.4)
-        error = (warped - truth).masked_fill(gone, math.nan)
+            axis.contour(values, levels=[0], colors="black", linewidths=0.5)
+        error = (warped - truth).masked_fill(~known, math.nan)
         off = row[3].imshow(error, cmap="PuOr", vmin=-10, vmax=10, origin="lower")
-        row[0].set_ylabel(name, fontsize=9)
+        row[0].set_ylabel(name, fontsize=10)
         for axis in row:
             axis.set(xticks=[], yticks=[])
-    figure.colorbar(
-        shown, ax=axes[:, 1:3], location="bottom", shrink=0.6, label="signed distance to white matter, voxels"
-    )
-    figure.colorbar(off, ax=axes[:, 3:], location="bottom", shrink=0.9, label="difference, voxels")
+    for mappable, place, label in (
+        (shown, axes[:, 1:3], "signed distance to white matter, voxels"),
+        (off, axes[:, 3:], "error, voxels"),
+    ):
+        figure.colorbar(
+            mappable, ax=place, location="bottom", pad=0.015, aspect=15 * place.shape[1], label=label
+        )
     save_small_png(figure, path)
     pyplot.close(figure)
 
@@ -202,14 +262,15 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="draw the figure there")
     arguments = parser.parse_args()
     labels = brain_labels()
-    before = distance_map(labels)
-    if arguments.figure:
-        draw(arguments.figure, labels, before, DRAWN)
-    rows = {}
+    rows, drawn = {}, {}
     for case in CASES:
-        warped_labels, warped_map, known = case.warp(labels, before)
-        rows[case.name] = errors(distance_map(warped_labels), case.factor * warped_map, known)
+        maps = case.compare(labels)
+        rows[case.name] = errors(maps)
+        if arguments.figure and case.name in DRAWN:
+            drawn[case.name] = maps
     print_table(rows)
+    if arguments.figure:
+        draw(arguments.figure, drawn)
 
 
 if __name__ == "__main__":

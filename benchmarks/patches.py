@@ -34,6 +34,9 @@ COST_SIZE, COST_CLASSES = (128, 128, 128), 4
 SHARE_SIZES = ((64, 64, 64), (128, 128, 128))
 SHARE_PATCHES = 64
 REPEATS = 15
+#: Patches of the brain whose middle slice is drawn, by where they begin.
+DRAWN_SIZE = (48, 48, 48)
+DRAWN = {"no foreground": (88, 0, 123), "cut structures": (78, 104, 0), "inside": (70, 90, 70)}
 
 
 def brain_in_two_halves() -> torch.Tensor:
@@ -126,40 +129,44 @@ def wrong_shares(
 
 
 def draw(path: Path) -> None:
-    """One row per patch of the brain: its labels, and the map of white matter in each context."""
+    """One row per patch of the brain: where it lies, its labels, the map of white matter in each context."""
     import matplotlib  # noqa: PLC0415  # only for the figure
 
     matplotlib.use("Agg")
     from matplotlib import patches, pyplot  # noqa: PLC0415
 
     brain, limit = mni_icbm152(), 40.0
-    size = SHARE_SIZES[0]
-    starts = {"no foreground": (133, 169, 125), "the brain's edge": (120, 60, 80), "inside": (70, 90, 70)}
-    figure, axes = pyplot.subplots(len(starts), 6, figsize=(11.5, 2.1 * len(starts)), layout="constrained")
-    titles = ("where", "labels", "full", "halo, 40 voxels", "patch alone", "patch alone minus full")
-    for title, axis in zip(titles, axes[0], strict=True):
-        axis.set_title(title, fontsize=9)
     datasets = [
-        PatchDataset([brain], size, classes=3, context=context, max_distance=limit)
+        PatchDataset([brain], DRAWN_SIZE, classes=3, context=context, max_distance=limit)
         for context in ("full", "halo", "patch")
     ]
-    for (name, start), row in zip(starts.items(), axes, strict=True):
+    figure = pyplot.figure(figsize=(11.5, 1.9 * len(DRAWN) + 1.0), layout="constrained")
+    grid = figure.add_gridspec(len(DRAWN) + 1, 6, height_ratios=[1.0] * len(DRAWN) + [0.08])
+    axes = [[figure.add_subplot(grid[row, column]) for column in range(6)] for row in range(len(DRAWN))]
+    titles = ("slice of the volume", "labels", "full", "halo", "patch alone", "error, patch alone")
+    for title, axis in zip(titles, axes[0], strict=True):
+        axis.set_title(title, fontsize=11)
+    middle = DRAWN_SIZE[0] // 2
+    for (name, start), row in zip(DRAWN.items(), axes, strict=True):
         samples = [dataset[PatchPosition(0, start)] for dataset in datasets]
-        middle = size[0] // 2
         maps = [sample["distance_map"][2, middle].T for sample in samples]
         row[0].imshow(brain.labels[start[0] + middle].T, cmap="gray", origin="lower")
-        row[0].add_patch(patches.Rectangle((start[1], start[2]), size[1], size[2], fill=False, color="red"))
+        row[0].add_patch(
+            patches.Rectangle(start[1:], *DRAWN_SIZE[1:], fill=False, color="crimson", linewidth=1.5)
+        )
         row[1].imshow(samples[0]["label"][middle].T, cmap="gray", vmin=0, vmax=2, origin="lower")
         for axis, values in zip(row[2:5], maps, strict=True):
             shown = axis.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, origin="lower")
         off = row[5].imshow(maps[2] - maps[0], cmap="PuOr", vmin=-limit, vmax=limit, origin="lower")
-        row[0].set_ylabel(name, fontsize=9)
+        row[0].set_ylabel(name, fontsize=11)
         for axis in row:
             axis.set(xticks=[], yticks=[])
-    figure.colorbar(
-        shown, ax=axes[:, 2:5], location="bottom", shrink=0.6, label="distance to white matter, voxels"
-    )
-    figure.colorbar(off, ax=axes[:, 5:], location="bottom", shrink=0.9, label="difference, voxels")
+    for mappable, place, label in (
+        (shown, grid[-1, 2:5], "signed distance to white matter, voxels (1 mm)"),
+        (off, grid[-1, 5], "error, voxels"),
+    ):
+        bar = figure.add_subplot(place)
+        figure.colorbar(mappable, cax=bar, orientation="horizontal", label=label, ticks=(-30, -15, 0, 15, 30))
     save_small_png(figure, path)
     pyplot.close(figure)
 

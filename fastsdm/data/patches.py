@@ -49,7 +49,8 @@ def signed_distance_patch(
     Equals the patch cut out of ``signed_distance(labels, ..., empty="max")`` of the whole volume, with the
     same ``classes``, ``spacing``, ``convention`` and ``max_distance``. Only the patch and the voxels around
     it that ``max_distance`` reaches are read (:func:`patch_halo` tells how many), fewer at the volume's
-    edges. A class absent from them reads ``+max_distance``, one that fills them ``-max_distance``.
+    edges. A class absent from them reads ``+max_distance``, one that fills them ``-max_distance``. At equal
+    spacing along all axes the two are the same bit for bit, else within float32 rounding.
 
     Args:
         labels: one volume ``[*S]`` that all patches are taken from; or one volume per patch, as an array
@@ -94,7 +95,7 @@ def signed_distance_patch(
             *(as_tensor(volumes[i].read(blocks[i].slices), "labels") for i in members), strict=True
         )
         batch = signed_distance_region(
-            torch.stack(parts),
+            _stacked(parts),
             blocks[members[0]].offset,
             size,
             classes=classes,
@@ -181,6 +182,13 @@ def _block(start: Sequence[int], size: Sequence[int], halo: Sequence[int], shape
     return _Block(tuple(low), tuple(np.subtract(high, low).tolist()), tuple(np.subtract(start, low).tolist()))
 
 
+def _stacked(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
+    if blocks[0].device.type != "cpu" or blocks[0].is_floating_point():
+        return torch.stack(tuple(blocks))
+    # numpy asks for huge pages, so the first touch of the copy costs a fraction of what it does in torch.
+    return torch.from_numpy(np.stack([block.numpy() for block in blocks]))
+
+
 def _start_rows(start: Starts, ndim: int) -> list[list[int]]:
     rows = _whole_numbers("start", start)
     if rows.ndim not in (1, 2) or rows.size == 0 or rows.shape[-1] != ndim:
@@ -232,7 +240,7 @@ def shape_of(name: str, source: ArraySource) -> tuple[int, ...]:
 def _volume_of_each_patch(
     labels: ArraySource | Sequence[ArraySource], count: int, ndim: int
 ) -> list[_Volume]:
-    if isinstance(labels, Sequence) and not isinstance(labels, str):
+    if isinstance(labels, Sequence):
         volumes = [_Volume(source, shape_of("labels", source)) for source in labels]
     elif len(shape := shape_of("labels", labels)) == ndim:
         volumes = [_Volume(labels, shape)] * count
