@@ -182,7 +182,7 @@ def test_a_subset_of_the_classes(
     labels = label_map(3, classes=4)
     prediction = logits(labels, 4)
     loss = make(classes=subset, softmax=True)
-    alone = make(include_background=True)  # of what is left of prediction and target without the other classes
+    alone = make(include_background=True)  # handed only these classes' predictions and targets
     expected = alone(torch.softmax(prediction, 1)[:, subset], one_hot(labels, 4)[:, subset])
     target = one_hot(labels, 4) if form == "channels" else labels
     maps = None
