@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -116,6 +118,55 @@ def test_works_in_a_forked_child_of_a_process_that_used_it() -> None:
     finally:
         child.kill()
         child.join()
+
+
+def test_streams_and_lifetimes_as_asked_for_on_cuda(monkeypatch) -> None:
+    """With stand-ins for torch's streams; what real ones make of it only a GPU shows."""
+    log: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            log.append(f"{self.name} waits for {other.name}")
+
+        def record_event(self) -> str:
+            log.append(f"event on {self.name}")
+            return "event"
+
+        def wait_event(self, event: str) -> None:
+            log.append(f"{self.name} waits for {event}")
+
+    streams = [Stream("main")]
+
+    @contextmanager
+    def on(stream: Stream):
+        streams.append(stream)
+        yield
+        streams.pop()
+
+    def mapped(target: torch.Tensor, **settings) -> torch.Tensor:
+        log.append(f"map on {streams[-1].name}")
+        return target.float()
+
+    module = sys.modules["fastsdm.prefetch"]
+    monkeypatch.setattr(module, "_is_on_cuda", lambda target: True)
+    monkeypatch.setattr(module, "_side_stream", lambda device: Stream("side"))
+    monkeypatch.setattr(module, "signed_distance", mapped)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams[-1])
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(
+        torch.Tensor,
+        "record_stream",
+        lambda tensor, stream: log.append(f"{tensor.dtype} lives for {stream.name}"),
+    )
+    pending = fastsdm.prefetch(torch.from_numpy(labels()))
+    assert log == ["side waits for main", "torch.int64 lives for side", "map on side", "event on side"]
+    log.clear()
+    with on(Stream("consumer")):
+        pending.result()
+    assert log == ["consumer waits for event", "torch.float32 lives for consumer"]
 
 
 @pytest.mark.gpu

@@ -23,9 +23,11 @@ UNIT = (1.0, 1.0, 1.0)
 GPU_TILES = {"nvidia": _triton.NVIDIA, "amd": _triton.AMD}
 
 
-def plain_map(labels: np.ndarray, classes: tuple[int, ...], spacing: np.ndarray) -> np.ndarray:
+def plain_map(
+    labels: np.ndarray, classes: tuple[int, ...], spacing: np.ndarray, max_distance: float | None = None
+) -> np.ndarray:
     return _triton.BACKEND.signed_distance(
-        torch.from_numpy(labels), classes, torch.from_numpy(spacing), None
+        torch.from_numpy(labels), classes, torch.from_numpy(spacing), max_distance
     ).numpy()
 
 
@@ -47,6 +49,25 @@ def test_tiles_of_the_gpu(monkeypatch, tiles, shape, spacing) -> None:
     spacings = np.array([spacing])
     truth = testing.reference_signed_distance(labels, (1,), spacings)
     result = testing.agreement(plain_map(labels, (1,), spacings), truth, spacings, testing.EXACT)
+    assert result.passed, result
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "limit"),
+    [((120, 40), (0.4, 2.5), None), ((120, 40), (0.4, 2.5), 20.0), ((120, 2, 40), (0.4, 2.5, 2.5), None)],
+)
+def test_nearest_voxel_in_another_segment(shape, spacing, limit) -> None:
+    """It is closer than the one in the row, but far from the end of the segment."""
+    mask = np.zeros(shape, np.uint8)
+    mask[..., 0] = 1
+    mask[104, ..., 30] = 1
+    labels = np.stack([mask, mask[::-1]])
+    spacings = np.array([spacing, np.ones(len(shape))])
+    truth = testing.reference_signed_distance(labels, (1,), spacings)
+    maps = plain_map(labels, (1,), spacings, limit)
+    if limit is not None:
+        maps, truth = np.clip(maps, -limit, limit), np.clip(truth, -limit, limit)
+    result = testing.agreement(maps, truth, spacings, testing.EXACT)
     assert result.passed, result
 
 
