@@ -112,25 +112,29 @@ def test_many_patches_of_one_volume() -> None:
     labels = testing.shells((21, 23, 40), classes=4)
     size = (8, 9, 10)
     starts = starts_at_corners_edges_and_inside(labels.shape, size)
+    starts = np.concatenate([starts, starts[::3]])  # so that some blocks share their shape, and not all
     options = {"classes": 4, "max_distance": 3.0, "spacing": (1.0, 0.5, 1.5)}
     got = signed_distance_patch(labels, starts, size, **options)
-    assert got.shape == (27, 4, *size)
+    assert got.shape == (36, 4, *size)
     for start, patch in zip(starts, got, strict=True):
         np.testing.assert_array_equal(patch, cropped_full_map(labels, start, size, **options))
     for same in (starts.tolist(), torch.from_numpy(starts), [tuple(row) for row in starts.tolist()]):
         np.testing.assert_array_equal(signed_distance_patch(labels, same, size, **options), got)
 
 
+@pytest.mark.parametrize("starts", [[(0, 3, 8), (7, 7, 7), (12, 12, 1)], [(7, 7, 7)] * 3])
 @pytest.mark.parametrize("kind", ["array", "list"])
-def test_one_volume_per_patch_with_its_own_spacing(kind) -> None:
+def test_one_volume_per_patch_with_its_own_spacing(kind, starts) -> None:
+    """Also in one batch: starts alike, and blocks that are the whole volumes."""
     volumes = np.stack([testing.blobs((20, 20, 20), sigma=2, seed=seed) for seed in range(3)])
-    starts, size = [(0, 3, 8), (7, 7, 7), (12, 12, 1)], (8, 8, 8)
     spacing = [(1.0, 1.0, 1.0), (2.0, 0.5, 0.5), (0.25, 1.0, 3.0)]
     source = volumes if kind == "array" else [volumes[0], volumes[1], volumes[2, :, :, :15]]
-    got = signed_distance_patch(source, starts, size, classes=None, spacing=spacing, max_distance=2.5)
-    for i in range(3):
-        expected = cropped_full_map(source[i], starts[i], size, spacing=spacing[i], max_distance=2.5)
-        np.testing.assert_array_equal(got[i], expected)
+    for limit in (2.5, 60.0):
+        options = {"classes": None, "max_distance": limit}
+        got = signed_distance_patch(source, starts, (8, 8, 8), spacing=spacing, **options)
+        for i in range(3):
+            expected = cropped_full_map(source[i], starts[i], (8, 8, 8), spacing=spacing[i], **options)
+            np.testing.assert_array_equal(got[i], expected)
 
 
 def test_kind_dtype_and_layout_of_the_result() -> None:
