@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -147,7 +149,7 @@ class TritonBackend:
         if torch.version.hip is None and torch.cuda.get_device_capability(device) < _OLDEST_CAPABILITY:
             found = ".".join(map(str, torch.cuda.get_device_capability(device)))
             return f"compute capability {found}, Triton needs 8.0 or newer; use backend 'cucim' or 'cupy'"
-        return None
+        return _no_compiler()
 
     def signed_distance(
         self,
@@ -179,6 +181,13 @@ class TritonBackend:
             ):
                 _launch(launch, source, table, target)
         return result
+
+
+def _no_compiler() -> str | None:
+    # Triton builds the part that talks to the driver on the user's machine.
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "Triton needs a C compiler and finds none; install gcc or clang, or set CC"
+    return None
 
 
 def _launch(launch: Pass, *tensors: torch.Tensor) -> None:

@@ -112,11 +112,13 @@ def test_stand_in_makes_the_right_map(stand_in, name, case) -> None:
 
 
 def test_stand_in_is_asked_for_float32_and_for_no_sampling_when_isotropic(stand_in) -> None:
-    labels = testing.noise((2, 6, 7, 8))
+    labels = testing.noise((3, 6, 7, 8))
+    spacings = [(0.7, 0.7, 0.7), (2.0, 0.7, 0.7), (0.7, 0.7, 2.0)]
     registry.get("cucim").signed_distance(
-        torch.from_numpy(labels), [1], torch.tensor([[0.7] * 3, [2.0, 0.7, 0.7]], dtype=torch.float64), None
+        torch.from_numpy(labels), [1], torch.tensor(spacings, dtype=torch.float64), None
     )
-    assert [call["sampling"] for call in stand_in.calls] == [None, None, (2.0, 0.7, 0.7), (2.0, 0.7, 0.7)]
+    asked = [call["sampling"] for call in stand_in.calls]
+    assert asked == [None, None, spacings[1], spacings[1], spacings[2], spacings[2]]
     assert all(call["float64"] is False for call in stand_in.calls)
 
 

@@ -91,6 +91,7 @@ def test_a_cpu_tensor_needs_the_interpreter() -> None:
 def test_no_device_and_an_old_one_are_told_apart(monkeypatch) -> None:
     pytest.importorskip("triton")
     device = torch.device("cuda", 0)
+    monkeypatch.setattr(_triton, "_no_compiler", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "finds no CUDA" in str(_triton.BACKEND.unavailable(device))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -101,4 +102,19 @@ def test_no_device_and_an_old_one_are_told_apart(monkeypatch) -> None:
     # ROCm numbers its chips otherwise.
     monkeypatch.setattr(torch.version, "hip", "6.4")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert _triton.BACKEND.unavailable(device) is None
+
+
+def test_a_c_compiler_is_asked_for(monkeypatch) -> None:
+    pytest.importorskip("triton")
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(_triton.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
+    assert "install gcc or clang" in str(_triton.BACKEND.unavailable(device))
+    monkeypatch.setenv("CC", "mycc")
+    assert _triton.BACKEND.unavailable(device) is None
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr(_triton.shutil, "which", lambda name: "there" if name == "clang" else None)
     assert _triton.BACKEND.unavailable(device) is None
