@@ -27,6 +27,12 @@ def test_every_variant_is_timed_and_has_its_map(work):
     assert rows[BASELINE].extra_s == 0
 
 
+def test_a_step_that_runs_once_has_its_map_as_well(work):
+    rows = measured_steps(work, CPU, Budget(0.0))
+    assert all(row.step.repeats == 1 for row in rows)
+    assert all(row.map_s > 0 for row in rows if row.variant != BASELINE)
+
+
 def test_a_variant_with_another_loss_is_refused(work, monkeypatch):
     truth = training_step.step_variants(CPU, training_step.CLASSES)
     wrong = lambda watch: Variant(watch, lambda logits, labels, begun: logits.mean() + 7)  # noqa: E731
