@@ -16,7 +16,7 @@ from benchmarks.cases import CASES
 from benchmarks.compare import change_table
 from benchmarks.console import console
 from benchmarks.plots import PLOTS
-from benchmarks.report import markdown
+from benchmarks.report import markdown, skipped_by_part
 from benchmarks.results import DIRECTORY, Results, keep_old, load, save, write_whole
 from benchmarks.runner import PARTS, Plan, results_of
 from benchmarks.tables import map_table
@@ -145,8 +145,8 @@ def _show(results: Results, path: Path) -> None:
     for row in results.maps:
         if row.wrong or row.crashed:
             console.print(f"[yellow]not timed[/] {row.contender} on {row.title}: {escape(row.note)}")
-    for what in results.skipped:
-        console.print(f"[yellow]skipped, the time was up[/] {escape(what)}")
+    if results.skipped:
+        console.print(f"[yellow]not begun, the time was up[/] {escape(skipped_by_part(results))}")
     for failure in results.failures:
         console.print(f"[bold red]FAILED[/] {escape(failure)}")
     console.print(f"{sum(results.minutes.values()):.1f} minutes; wrote {path}, .md and plots")

@@ -76,11 +76,20 @@ def loss_ratios(rows: Sequence[LossRow]) -> list[tuple[str, str, LossRow, LossRo
 def _bad_news(results: Results) -> list[str]:
     parts = [f"**Failed**: {failure}." for failure in results.failures]
     if results.skipped:
-        parts.append(f"Not begun, the time was up: {'; '.join(results.skipped)}.")
+        parts.append(f"Not begun, the time was up: {skipped_by_part(results)}.")
     if results.absent:
         took_no_part = ", ".join(f"{name} ({reason})" for name, reason in results.absent.items())
         parts.append(f"Took no part: {took_no_part}.")
     return parts
+
+
+def skipped_by_part(results: Results) -> str:
+    """What the time allowed had no room for, in one line."""
+    titles: dict[str, list[str]] = {}
+    for what in results.skipped:
+        part, _, title = what.partition(": ")
+        titles.setdefault(part, []).append(title)
+    return "; ".join(f"{part} ({', '.join(found)})" for part, found in titles.items())
 
 
 def _environment(here: Environment) -> str:

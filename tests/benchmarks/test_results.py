@@ -222,10 +222,12 @@ def test_broken_off_save_leaves_the_old_file(results, tmp_path, monkeypatch):
 
 
 def test_report_begins_with_what_went_wrong(results):
-    bad = dataclasses.replace(results, failures=["maps: tiny: broke"], skipped=["scaling: size 512"])
+    bad = dataclasses.replace(
+        results, failures=["maps: tiny: broke"], skipped=["scaling: size 384", "scaling: size 512"]
+    )
     text = markdown(bad, [])
     assert "**Failed**: maps: tiny: broke." in text
-    assert "Not begun, the time was up: scaling: size 512." in text
+    assert "Not begun, the time was up: scaling (size 384, size 512)." in text
     assert text.index("**Failed**") < text.index("- processor")
 
 
