@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 
 import fastsdm
-from fastsdm import losses
+from fastsdm import losses, registry
 from fastsdm.losses._common import DistanceMapLoss
 from fastsdm.schedules import Rebalance
 from tests.losses.cases import label_map, logits
@@ -30,6 +31,14 @@ def test_gradcheck(
     settings = {"other_act": torch.tanh} if activation == "other_act" else {str(activation): True}
     loss = make(reduction="none", ignore_index=ignore_index, **(settings if activation else {}))
     torch.autograd.gradcheck(lambda p: loss(p, labels, spacing=[1.0, 2.0, 0.5]), prediction, fast_mode=True)
+
+
+@every_loss
+def test_second_derivatives(make: Callable[..., DistanceMapLoss]) -> None:
+    labels = label_map(3)[:2, :4, :4, :3]
+    prediction = logits(labels, CLASSES).double().requires_grad_()
+    loss = make(softmax=True, reduction="none")
+    torch.autograd.gradgradcheck(lambda p: loss(p, labels), prediction, fast_mode=True)
 
 
 def test_gradient_of_the_boundary_loss_is_the_map() -> None:
@@ -115,7 +124,12 @@ def cross_entropy(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tenso
 COMPILED = {
     "boundary": lambda: losses.BoundaryLoss(softmax=True),
     "boundary, every setting": lambda: losses.BoundaryLoss(
-        softmax=True, spacing=[1.0, 2.0, 0.5], normalize="unit", max_distance=3.0, ignore_index=2
+        softmax=True,
+        classes=[0, 2],
+        spacing=[1.0, 2.0, 0.5],
+        normalize="unit",
+        max_distance=3.0,
+        ignore_index=2,
     ),
     "hausdorff": lambda: losses.HausdorffDTLoss(softmax=True),
     "log hausdorff": lambda: losses.LogHausdorffDTLoss(softmax=True),
@@ -196,6 +210,39 @@ def test_resident_memory_stays_level(name: str) -> None:
     steps(60)
     # One map that stayed behind in every step would be 60 times this.
     assert resident() - before < 4 * prediction.numel() * 8
+
+
+@pytest.mark.parametrize("ignore_index", [None, 1])
+@pytest.mark.parametrize(
+    ("name", "settings", "calls"),
+    [
+        ("BoundaryLoss", {}, 1),
+        ("HausdorffDTLoss", {}, 2),
+        ("LogHausdorffDTLoss", {}, 2),
+        ("HausdorffDTLoss", {"one_sided": True}, 1),
+        ("GeneralizedSurfaceLoss", {}, 1),
+        ("SDMRegressionLoss", {}, 1),
+    ],
+)
+def test_one_backend_call_for_all_classes_and_samples(
+    name: str,
+    settings: dict[str, bool],
+    calls: int,
+    ignore_index: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend, made = registry.select("auto", torch.device("cpu")), []
+
+    class Counted:
+        def signed_distance(self, *arguments: Any) -> torch.Tensor:
+            made.append(arguments)
+            return backend.signed_distance(*arguments)
+
+    monkeypatch.setattr(registry, "select", lambda *_: Counted())
+    labels = label_map(3)
+    loss = getattr(losses, name)(softmax=True, ignore_index=ignore_index, **settings)
+    loss(logits(labels, CLASSES).requires_grad_(), labels).backward()
+    assert len(made) == calls
 
 
 def test_the_backend_asked_for_is_used() -> None:

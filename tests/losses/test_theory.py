@@ -49,6 +49,18 @@ def test_ratio_of_the_regional_to_the_contour_form(h: float, spacing: tuple[floa
     assert regional_over_contour(h, len(spacing), spacing) == pytest.approx(expected, rel=tolerance)
 
 
+@pytest.mark.parametrize("h", [-12.0, 24.0])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_how_exact_a_voxel_grid_is(h: float, ndim: int) -> None:
+    error = regional_over_contour(h, ndim, (1.0,) * ndim) / predicted_ratio(h, ndim) - 1
+    assert -0.05 < error < -0.015
+
+
+def test_outward_errors_cost_more_than_inward_ones() -> None:
+    assert predicted_ratio(RADIUS / 4, 3) == pytest.approx(1.36, abs=0.005)
+    assert predicted_ratio(-RADIUS / 4, 3) == pytest.approx(0.70, abs=0.005)
+
+
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_finer_voxels_come_closer(ndim: int) -> None:
     coarse, fine = (
