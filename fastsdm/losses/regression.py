@@ -16,11 +16,11 @@ class SDMRegressionLoss(DistanceMapLoss):
     """L1 distance of a predicted signed distance map to the target's, plus a term against wrong signs.
 
     Xue et al., "Shape-aware organ segmentation by predicting signed distance maps", AAAI 2020,
-    doi:10.1609/aaai.v34i07.6946 (arXiv:1912.03849): ``L1 + L_product`` of equation 5, where for a class with
-    predicted map ``p`` and true map ``y``, ``L_product = -sum(y p) / (sum(y p) + sum(p^2) + sum(y^2))``
-    (equation 4, sums over the voxels), which is -1/3 for a perfect prediction and 1 for the wrong sign
-    everywhere. The true map is normalized to [-1, 1], negative inside; so the network ends in a tanh, or is
-    given ``other_act=torch.tanh`` here.
+    doi:10.1609/aaai.v34i07.6946 (arXiv:1912.03849): ``L1 + L_product``, where for a class with predicted map
+    ``p`` and true map ``y``, ``L_product = -sum(y p) / (sum(y p) + sum(p^2) + sum(y^2))`` (equation 4, sums
+    over the voxels), which is -1/3 for a perfect prediction and 1 for the wrong sign everywhere. The true map
+    is normalized to [-1, 1], negative inside; so the network ends in a tanh, or is given
+    ``other_act=torch.tanh`` here.
 
     Args:
         include_background: whether channel 0 counts.
