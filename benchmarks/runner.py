@@ -67,7 +67,7 @@ class Plan:
     def settings(self) -> Settings:
         """Budgets of the maps."""
         if self.quick:
-            budget = Budget(1.0, most=9, longest_call_s=6.0)
+            budget = Budget(1.0, most=9, longest_call_s=10.0)
             return Settings(self.device, self.threads, budget, reference_s=4.0)
         budget = Budget(10.0, most=15, longest_call_s=25.0)
         return Settings(self.device, self.threads, budget, reference_s=25.0)
