@@ -147,7 +147,7 @@ def test_kind_dtype_and_layout_of_the_result() -> None:
     half = signed_distance_patch(labels, [(1, 2, 3)], (9, 8, 7), dtype=torch.float16, **options)
     assert torch.equal(half, got.half()[None])
     assert isinstance(signed_distance_patch(labels.numpy(), (1, 2, 3), (9, 8, 7), **options), np.ndarray)
-    for other in (labels.bool(), labels.float(), labels.long()):
+    for other in (labels.bool(), labels.float(), labels.bfloat16(), labels.long()):
         assert torch.equal(signed_distance_patch(other, (1, 2, 3), (9, 8, 7), **options), got)
 
 
