@@ -2,7 +2,8 @@
 
 python -m benchmarks.jump_flooding             # errors of the `torch` backend
 python -m benchmarks.jump_flooding schedules   # errors of other orders of jumps
-python -m benchmarks.jump_flooding cost        # operations, bytes and time beside `benchmarks.separable`
+python -m benchmarks.jump_flooding cost        # operations and bytes beside `benchmarks.separable`
+python -m benchmarks.jump_flooding time        # seconds on this CPU beside it
 """
 
 from __future__ import annotations
@@ -71,28 +72,46 @@ def print_schedules() -> None:
         _row(name, *shares)
 
 
+_SCHEMES: dict[str, Callable[..., torch.Tensor]] = {
+    "jump flooding": _FLOODED,
+    "separable": separable.signed_distance,
+}
+
+
 def print_costs() -> None:
-    """Table of operations, bytes and seconds per map, flooding beside the exact scheme."""
-    _row("map of blobs", "scheme", "operations", "bytes per voxel", "median on this CPU", "exact")
-    _row("---", "---", "---:", "---:", "---:", "---")
-    for size in (64, 96, 128):
+    """Table of operations and bytes per map, flooding beside the exact scheme, in blocks as on a GPU."""
+    _row("one map", *(f"{name}: operations | bytes per voxel" for name in _SCHEMES))
+    _row("---", *("---: | ---:" for _ in _SCHEMES))
+    for size in (64, 96, 128, 256):
+        _row(f"{size}³", *cost_cells(size))
+
+
+def cost_cells(size: int) -> Iterator[str]:
+    """What each scheme does to a cube of that side: operations, bytes per voxel."""
+    for scheme in _SCHEMES.values():
+        without_values = torch.empty((1, size, size, size), dtype=torch.uint8, device="meta")
+        with _Traffic() as traffic:
+            _call(scheme, without_values)
+        yield f"{traffic.operations} | {traffic.bytes / size**3:,.0f}"
+
+
+def print_times() -> None:
+    """Table of seconds per map on the CPU, in turns."""
+    _row("map of blobs", *_SCHEMES, "error of the separable one")
+    _row("---", *("---:" for _ in _SCHEMES), "---:")
+    for size in (64, 96):
         labels = torch.from_numpy(testing.blobs((size,) * 3))[None]
         reference = testing.reference_signed_distance(labels.numpy(), (1,), np.ones((1, 3)))
-        schemes = {"jump flooding": _FLOODED, "separable": separable.signed_distance}
+        maps = _call(separable.signed_distance, labels)
+        found = testing.agreement(maps.numpy(), reference, np.ones((1, 3)), testing.EXACT)
         timings = interleaved(
-            {name: _timed(scheme, labels) for name, scheme in schemes.items()},
-            dict.fromkeys(schemes, 1.0),
+            {name: _timed(scheme, labels) for name, scheme in _SCHEMES.items()},
+            dict.fromkeys(_SCHEMES, 1.0),
             Budget(seconds=5, most=5),
             HostClock(),
         )
-        for name, scheme in schemes.items():
-            with _Traffic() as traffic:
-                maps = _timed(scheme, labels)(0)
-            found = testing.agreement(maps.numpy(), reference, np.ones((1, 3)), testing.EXACT)
-            per_voxel = f"{traffic.bytes / labels.numel():.0f}"
-            seconds = f"{timings[name].median_s:.2f} s"
-            exact = "yes" if found.passed else "no"
-            _row(f"{size}³", name, f"{traffic.operations}", per_voxel, seconds, exact)
+        medians = (f"{timings[name].median_s:.2f} s" for name in _SCHEMES)
+        _row(f"{size}³", *medians, f"{found.max_rel:.1e}")
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its base class is untyped
@@ -136,9 +155,12 @@ def _jumps_of(schedule: _Schedule) -> Callable[[int], list[int]]:
     return lambda longest: schedule([1 << power for power in reversed(range((longest - 1).bit_length()))])
 
 
+def _call(scheme: Callable[..., torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    return scheme(labels, (1,), torch.ones(1, 3, dtype=torch.float64), None)
+
+
 def _timed(scheme: Callable[..., torch.Tensor], labels: torch.Tensor) -> Callable[[int], torch.Tensor]:
-    spacing = torch.ones(1, 3, dtype=torch.float64)
-    return lambda _: scheme(labels, (1,), spacing, None)
+    return lambda _: _call(scheme, labels)
 
 
 def _row(*cells: str) -> None:
@@ -146,5 +168,5 @@ def _row(*cells: str) -> None:
 
 
 if __name__ == "__main__":
-    _TABLES = {"errors": print_errors, "schedules": print_schedules, "cost": print_costs}
+    _TABLES = {"errors": print_errors, "schedules": print_schedules, "cost": print_costs, "time": print_times}
     _TABLES[sys.argv[1] if len(sys.argv) > 1 else "errors"]()

@@ -57,14 +57,17 @@ def test_tiles_of_the_gpu(monkeypatch, tiles, shape, spacing) -> None:
     [((120, 40), (0.4, 2.5), None), ((120, 40), (0.4, 2.5), 20.0), ((120, 2, 40), (0.4, 2.5, 2.5), None)],
 )
 def test_nearest_voxel_in_another_segment(shape, spacing, limit) -> None:
-    """It is closer than the one in the row, but far from the end of the segment."""
+    """It is closer than the one in the row, or the only one, but far from the end of the segment."""
     mask = np.zeros(shape, np.uint8)
     mask[..., 0] = 1
     mask[104, ..., 30] = 1
-    labels = np.stack([mask, mask[::-1]])
-    spacings = np.array([spacing, np.ones(len(shape))])
+    alone = np.zeros(shape, np.uint8)
+    alone[104, ..., 30] = 1
+    labels = np.stack([mask, mask[::-1], alone])
+    spacings = np.array([spacing, np.ones(len(shape)), np.ones(len(shape))])
     truth = testing.reference_signed_distance(labels, (1,), spacings)
     maps = plain_map(labels, (1,), spacings, limit)
+    assert np.isfinite(maps).all()
     if limit is not None:
         maps, truth = np.clip(maps, -limit, limit), np.clip(truth, -limit, limit)
     result = testing.agreement(maps, truth, spacings, testing.EXACT)

@@ -128,6 +128,11 @@ def test_stand_in_writes_into_the_result(stand_in) -> None:
     assert into_result == [True, False] * 4  # the other phase goes to a temporary
 
 
+def test_stand_in_is_not_asked_about_nothing(stand_in) -> None:
+    assert plain_map("cupy", np.zeros((2, 3, 0, 4), np.uint8), classes=(0, 1)).shape == (2, 2, 3, 0, 4)
+    assert not stand_in.calls
+
+
 @pytest.mark.parametrize("newer", [True, False])
 def test_stand_in_works_on_the_stream_and_device_of_torch(stand_in, monkeypatch, newer) -> None:
     stream = TorchStreamWithProtocol() if newer else TorchStream()
