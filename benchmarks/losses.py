@@ -116,11 +116,12 @@ def main() -> None:
     """Time and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0, help="for each contender")
     args = parser.parse_args()
     from monai import losses as monai_losses  # noqa: PLC0415  # optional
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     batch = LossBatch.of_size(args.size, torch.device("cpu"))
     logits, target = batch.logits.detach() + 3 * batch.one_hot, batch.labels
     budget = Budget(args.seconds)

@@ -83,8 +83,8 @@ def dice_score(network: nn.Module, image: torch.Tensor, labels: torch.Tensor) ->
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20, help="per epoch")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=25, help="per epoch")
     parser.add_argument("--patch", type=int, default=32, help="edge length, a multiple of 4")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/train.pt"), help="the checkpoint")
@@ -102,7 +102,8 @@ def main() -> None:
     patches = image.expand(args.batch, -1, -1, -1, -1), labels.expand(args.batch, -1, -1, -1)
 
     network = UNet().to(device)
-    boundary = BoundaryLoss(softmax=True, spacing=volume.spacing)
+    # In millimetres the boundary loss would drown the region loss long before the network finds the tissues.
+    boundary = BoundaryLoss(softmax=True, spacing=volume.spacing, normalize="max")
     loss = RegionBoundaryLoss(region_loss, boundary, Rebalance(steps=max(args.epochs - 1, 1), end=0.5))
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     scaler = torch.amp.GradScaler(device.type, enabled=args.amp and half == torch.float16)
@@ -113,6 +114,7 @@ def main() -> None:
         first_epoch = checkpoint.pop("epoch")
         for name, state in checkpoint.items():
             parts[name].load_state_dict(state)
+        torch.manual_seed(first_epoch)  # else the first epochs' patches would come again
 
     for epoch in range(first_epoch, args.epochs):
         start, total = time.perf_counter(), torch.zeros((), device=device)
