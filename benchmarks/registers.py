@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -104,9 +105,17 @@ def variants(tiles: _triton.Tiles) -> Iterator[Variant]:
     yield from sorted(found, key=str)
 
 
-@functools.cache
 def usage(variant: Variant, target_name: str) -> Usage:
-    """Compile the variant for the target and read what the assembler says of it."""
+    """What the assembler says of the variant."""
+    made = assembly(variant, target_name)
+    return (
+        _amd_usage(made["amdgcn"]) if TARGETS[target_name].backend == "hip" else _nvidia_usage(made["cubin"])
+    )
+
+
+@functools.cache
+def assembly(variant: Variant, target_name: str) -> dict[str, Any]:
+    """The variant compiled for the target: text and machine code by the compiler's names for them."""
     import triton  # noqa: PLC0415  # optional: only this command and its tests compile
     from triton.backends.compiler import GPUTarget  # noqa: PLC0415
     from triton.compiler import ASTSource  # noqa: PLC0415
@@ -123,11 +132,7 @@ def usage(variant: Variant, target_name: str) -> Usage:
         target=GPUTarget(target.backend, target.arch, target.lanes),
         options={"num_warps": 1, "enable_fp_fusion": True},
     )
-    return (
-        _amd_usage(compiled.asm["amdgcn"])
-        if target.backend == "hip"
-        else _nvidia_usage(compiled.asm["cubin"])
-    )
+    return dict(compiled.asm)
 
 
 def _nvidia_usage(cubin: bytes) -> Usage:

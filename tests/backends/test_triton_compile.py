@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import registers
+from fastsdm.backends import _triton
 
 pytest.importorskip("triton")
 
@@ -35,6 +36,16 @@ def test_the_documented_registers_are_the_compilers() -> None:
     if f"Triton {triton.__version__}," not in document:
         pytest.skip(f"docs/triton.md notes another version's registers than {triton.__version__}'s")
     assert registers.report() in document
+
+
+def test_lanes_of_the_scan_wait_before_they_read_each_others_voxels() -> None:
+    """Which neither interpreter nor contract suite would notice."""
+    (scan,) = (each for each in registers.variants(_triton.NVIDIA) if str(each) == "scan_row u8 to fp16")
+    code = registers.assembly(scan, "sm_90")["ptx"]
+    assert code.count("bar.sync") == 1
+    stores, loads = code.split("bar.sync")
+    assert "st.global" in stores
+    assert "ld.global" in loads
 
 
 def test_a_spill_is_seen() -> None:
