@@ -21,8 +21,8 @@ def test_share_of_wrong_voxels() -> None:
     assert len(wrong) == len(silent) == patches.SHARE_PATCHES
     for share, without_foreground in zip(wrong, silent, strict=True):
         # The patch that holds the voxel misses nothing. Another reads 0 throughout, which is wrong by more
-        # than a voxel but for those next to the foreground.
-        assert share > 0.99 if without_foreground else share == 0
+        # than a voxel but for at most 11 of 1024: those within 2 of the foreground.
+        assert share > 0.98 if without_foreground else share == 0
     assert 0 < np.mean(silent) < 1
 
 

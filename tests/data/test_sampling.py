@@ -1,280 +1,26 @@
-"""Patches for training: contexts, padding, augmentation, workers, foreground, the real volume."""
+"""Where patches are taken: reproducible, split between processes, biased towards the foreground."""
 
 from __future__ import annotations
 
 import itertools
-import pickle
 
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
-import fastsdm
 from fastsdm import testing
-from fastsdm.data import (
-    PatchDataset,
-    PatchPosition,
-    PatchSampler,
-    Volume,
-    mni_icbm152,
-    patch_halo,
-    random_affine_elastic,
-)
-
-SIZE = (16, 12, 14)
-LIMIT = 5.0
+from fastsdm.data import PatchDataset, PatchSampler, Volume
 
 
-def volumes() -> list[Volume]:
-    shells = testing.shells((24, 26, 40), classes=3, thickness=6).astype(np.uint8)
-    rare = 2 * testing.one_voxel((30, 20, 18))
-    image = np.random.default_rng(0).random((2, *rare.shape), dtype=np.float32)
-    return [
-        Volume(shells * 0.5, shells, spacing=(2.0, 1.0, 0.75)),
-        Volume(image, rare, spacing=1.0),
-    ]
-
-
-def full_map(labels, **options):
-    return fastsdm.signed_distance(torch.as_tensor(labels), classes=3, **options)
-
-
-def cut(array, start, size=SIZE):
-    return torch.as_tensor(array[(..., *(slice(a, a + n) for a, n in zip(start, size, strict=True)))])
+def noisy_volumes() -> list[Volume]:
+    return [Volume(v, v) for v in (testing.noise((24, 26, 40)), testing.noise((30, 20, 18)))]
 
 
 def draw(dataset, count=40, **options):
     return list(PatchSampler(dataset, patches_per_epoch=count, **options))
 
 
-@pytest.mark.parametrize("context", ["full", "halo"])
-def test_full_and_halo_are_the_crop_of_the_volumes_map(context) -> None:
-    dataset = PatchDataset(volumes(), SIZE, classes=3, context=context, max_distance=LIMIT)
-    assert len(dataset) == 2
-    for position in draw(dataset):
-        volume, patch = volumes()[position.volume], dataset[position]
-        expected = full_map(volume.labels, spacing=volume.spacing, empty="max", max_distance=LIMIT)
-        assert torch.equal(patch["distance_map"], cut(expected, position.start))
-        assert torch.equal(patch["image"], cut(volume.image, position.start))
-        assert torch.equal(patch["label"], cut(volume.labels, position.start))
-        assert patch["volume"] == position.volume
-        assert patch["start"].tolist() == list(position.start)
-        assert all(part.is_contiguous() for part in patch.values())
-
-
-def test_full_needs_no_limit() -> None:
-    dataset = PatchDataset(volumes(), SIZE, classes=3, context="full", convention="plain")
-    for position in draw(dataset, 8):
-        volume = volumes()[position.volume]
-        expected = full_map(volume.labels, spacing=volume.spacing, empty="max", convention="plain")
-        assert torch.equal(dataset[position]["distance_map"], cut(expected, position.start))
-
-
-def test_patch_context_knows_the_patch_only() -> None:
-    dataset = PatchDataset(volumes(), SIZE, classes=3, context="patch", max_distance=LIMIT)
-    silent = 0
-    for position in draw(dataset):
-        patch, spacing = dataset[position], volumes()[position.volume].spacing
-        expected = full_map(patch["label"], spacing=spacing, empty="zero", max_distance=LIMIT)
-        assert torch.equal(patch["distance_map"], expected)
-        silent += not patch["distance_map"].any()
-    assert silent > 0, "no patch without foreground among them, on which it says nothing at all"
-
-
-def test_without_context_no_map_is_made() -> None:
-    dataset = PatchDataset(volumes(), SIZE, classes=3, context=None)
-    assert set(dataset[PatchPosition(0, (0, 0, 0))]) == {"image", "label", "volume", "start"}
-
-
-def test_patches_do_not_share_memory_with_the_volumes_or_the_cache() -> None:
-    held = volumes()
-    dataset = PatchDataset(held, SIZE, classes=3, context="full", max_distance=LIMIT)
-    first = dataset[PatchPosition(0, (1, 2, 3))]
-    again = {key: part.clone() for key, part in first.items()}
-    for part in first.values():
-        part.zero_()
-    for key, part in dataset[PatchPosition(0, (1, 2, 3))].items():
-        assert torch.equal(part, again[key])
-
-
-@pytest.mark.parametrize(("cached", "computed"), [(0, 7), (1, 6), (2, 4), (3, 3)])
-def test_whole_maps_are_kept(monkeypatch, cached, computed) -> None:
-    held = [Volume(v, v) for v in (testing.noise((8, 8, 8), seed=seed) for seed in range(3))]
-    calls = []
-    original = fastsdm.data.patch_dataset.signed_distance
-
-    def counted(labels, **options):
-        calls.append(labels)
-        return original(labels, **options)
-
-    monkeypatch.setattr(fastsdm.data.patch_dataset, "signed_distance", counted)
-    dataset = PatchDataset(held, (4, 4, 4), classes=2, context="full", cached_maps=cached)
-    for number in (0, 1, 0, 0, 2, 0, 1):
-        dataset[PatchPosition(number, (1, 2, 3))]
-    assert len(calls) == computed
-
-
-PADDED_START, PADDED_SHAPE = (-3, 4, -1), (16, 26, 14)
-
-
-@pytest.mark.parametrize("context", ["full", "halo", "patch"])
-@pytest.mark.parametrize("pad_label", [0, 1, 9])
-def test_volumes_smaller_than_the_patch_are_padded(context, pad_label) -> None:
-    labels = testing.shells((10, 26, 12), classes=3, thickness=4).astype(np.uint8)
-    image = labels.astype(np.float32) + 1
-    dataset = PatchDataset(
-        [Volume(image, labels)],
-        SIZE,
-        classes=3,
-        context=context,
-        max_distance=LIMIT,
-        pad_label=pad_label,
-        pad_value=-7.0,
-    )
-    widths = [(3, 3), (0, 0), (1, 1)]
-    padded = np.pad(labels, widths, constant_values=pad_label)
-    assert padded.shape == PADDED_SHAPE
-    patch = dataset[PatchPosition(0, PADDED_START)]
-    assert torch.equal(patch["label"], cut(padded, (0, 4, 0)))
-    assert torch.equal(patch["image"], cut(np.pad(image, widths, constant_values=-7.0), (0, 4, 0)))
-    expected = (
-        full_map(cut(padded, (0, 4, 0)), empty="zero", max_distance=LIMIT)
-        if context == "patch"
-        else cut(full_map(padded, empty="max", max_distance=LIMIT), (0, 4, 0))
-    )
-    assert torch.equal(patch["distance_map"], expected)
-    for position in draw(dataset, 20, foreground=0.5):
-        assert (position.start[0], position.start[2]) == (-3, -1)
-        assert 0 <= position.start[1] <= 14
-
-
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "int16", "uint32", "int64", "float32"])
-def test_padding_of_every_dtype(dtype) -> None:
-    labels = testing.noise((9, 9, 9)).astype(dtype)
-    dataset = PatchDataset([Volume(labels, labels)], (12, 4, 9), classes=2, context=None)
-    assert torch.equal(
-        dataset[PatchPosition(0, (-1, 3, 0))]["label"],
-        cut(np.pad(labels, [(1, 2), (0, 0), (0, 0)]), (0, 3, 0), (12, 4, 9)),
-    )
-
-
-def flip_first_axis(image, labels, generator):
-    flip = bool(torch.randint(2, (), generator=generator))
-    return (image.flip(-3), labels.flip(-3)) if flip else (image, labels)
-
-
-@pytest.mark.parametrize("context", ["full", "halo", "patch"])
-def test_maps_are_those_of_the_augmented_labels(context) -> None:
-    plain = PatchDataset(volumes(), SIZE, classes=3, context=context, max_distance=LIMIT)
-    dataset = PatchDataset(
-        volumes(), SIZE, classes=3, context=context, max_distance=LIMIT, augment=flip_first_axis
-    )
-    flipped = 0
-    for position in draw(dataset):
-        volume = volumes()[position.volume]
-        if flip := bool(torch.randint(2, (), generator=torch.Generator().manual_seed(position.seed))):
-            volume = Volume(
-                np.flip(volume.image, -3).copy(), np.flip(volume.labels, 0).copy(), volume.spacing
-            )
-            plain_volume = PatchDataset([volume], SIZE, classes=3, context=context, max_distance=LIMIT)
-            expected = plain_volume[position._replace(volume=0)]
-        else:
-            expected = plain[position]
-        flipped += flip
-        got = dataset[position]
-        for key in ("image", "label", "distance_map"):
-            assert torch.equal(got[key], expected[key])
-    assert 5 < flipped < 35
-
-
-def test_augmentation_by_random_deformation() -> None:
-    def deform(image, labels, generator):
-        after = random_affine_elastic(image[None, None], labels[None], generator=generator)
-        return after[0][0, 0], after[1][0]
-
-    held = [Volume(testing.noise((20, 20, 20)).astype(np.float32), testing.blobs((20, 20, 20), sigma=2))]
-    dataset = PatchDataset(held, (8, 8, 8), classes=2, max_distance=3.0, augment=deform)
-    position = PatchPosition(0, (4, 4, 4), seed=5)
-    first = dataset[position]
-    assert torch.equal(dataset[position]["distance_map"], first["distance_map"])
-    assert not torch.equal(dataset[position._replace(seed=6)]["label"], first["label"])
-
-
-def loaded(dataset, sampler, **options):
-    loader = DataLoader(dataset, batch_size=2, sampler=sampler, **options)
-    return [list(loader), list(loader)]
-
-
-def same(batches, others) -> bool:
-    return all(torch.equal(a[key], b[key]) for a, b in zip(batches, others, strict=True) for key in a)
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_give_what_one_process_gives(method, tmp_path) -> None:
-    labels = testing.blobs((24, 26, 30), sigma=3)
-    np.save(tmp_path / "labels.npy", labels)
-    mapped = np.load(tmp_path / "labels.npy", mmap_mode="r")
-    held = [Volume(labels.astype(np.float32), mapped), Volume(labels * 0.5, torch.from_numpy(labels))]
-    dataset = PatchDataset(held, SIZE, classes=3, max_distance=LIMIT, augment=flip_first_axis)
-
-    def sampler():
-        return PatchSampler(dataset, patches_per_epoch=8, seed=3)
-
-    alone = loaded(dataset, sampler())
-    assert not same(*alone), "the second epoch repeats the first"
-    workers = loaded(
-        dataset,
-        sampler(),
-        num_workers=2,
-        multiprocessing_context=method,
-        persistent_workers=True,
-        timeout=120,
-    )
-    assert same(alone[0], workers[0])
-    assert same(alone[1], workers[1])
-
-
-class RecordingSource:
-    """An array behind an interface that notes which blocks are read."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array, self.shape, self.read = array, array.shape, []
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return self.array[index]
-
-
-@pytest.mark.parametrize("context", ["halo", "patch", None])
-def test_only_what_a_patch_needs_is_read(context) -> None:
-    image = RecordingSource(np.zeros((2, 40, 40, 40)))
-    labels = RecordingSource(testing.noise((40, 40, 40)))
-    dataset = PatchDataset([Volume(image, labels)], (8, 8, 8), classes=2, context=context, max_distance=4.0)
-    dataset[PatchPosition(0, (12, 16, 20))]
-    patch = (slice(12, 20), slice(16, 24), slice(20, 28))
-    with_halo = (slice(7, 25), slice(11, 29), slice(15, 33))
-    assert image.read == [(slice(None), *patch)]
-    assert labels.read == ([patch, with_halo] if context == "halo" else [patch])
-
-
-def test_memory_maps_are_sent_by_name(tmp_path) -> None:
-    volume = np.asfortranarray(testing.shells((20, 30, 40), classes=3))
-    for name, array in (("c", np.ascontiguousarray(volume)), ("f", volume), ("view", volume)):
-        np.save(tmp_path / f"{name}.npy", array)
-    c, f, view = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("c", "f", "view"))
-    assert f.flags.f_contiguous
-    for source, small in ((c, True), (f, True), (view[1:], False)):
-        dataset = PatchDataset([Volume(source, source)], SIZE, classes=3, max_distance=LIMIT)
-        sent = pickle.dumps(dataset)
-        assert (len(sent) < 5000) == small, "a view of a map has no file of its own"
-        position = PatchPosition(0, (2, 3, 4))
-        for key, part in dataset[position].items():
-            assert torch.equal(pickle.loads(sent)[position][key], part)
-
-
 def test_sampling_is_reproducible_and_split_between_processes() -> None:
-    dataset = PatchDataset(volumes(), SIZE, classes=3, context=None)
+    dataset = PatchDataset(noisy_volumes(), (16, 12, 14), classes=3, context=None)
     first, second = draw(dataset, 11), draw(dataset, 11)
     assert first == second
     assert len(set(first)) == 11
@@ -333,75 +79,6 @@ def test_volumes_without_foreground_are_sampled_uniformly() -> None:
     assert len(starts) > 40
 
 
-@pytest.mark.parametrize("context", ["full", "halo", "patch"])
-def test_two_dimensions(context) -> None:
-    labels = testing.blobs((40, 50), sigma=3)
-    dataset = PatchDataset(
-        [Volume(labels * 1.0, labels)], (16, 20), classes=None, context=context, max_distance=4.0
-    )
-    known = labels[3:19, 5:25] if context == "patch" else labels
-    expected = fastsdm.signed_distance(known, spatial_dims=2, max_distance=4.0)
-    expected = expected if context == "patch" else expected[3:19, 5:25]
-    np.testing.assert_array_equal(dataset[PatchPosition(0, (3, 5))]["distance_map"], expected)
-
-
-@pytest.mark.parametrize("context", ["full", "halo", "patch"])
-def test_the_backend_named_is_the_one_used(context) -> None:
-    dataset = PatchDataset([SMALL], (4, 4, 4), classes=2, context=context, max_distance=3.0, backend="mine")
-    with pytest.raises(ValueError, match="backend: must be 'auto' or one of"):
-        dataset[PatchPosition(0, (0, 0, 0))]
-
-
-SMALL = Volume(np.zeros((9, 9, 9)), np.zeros((9, 9, 9), np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"volumes": []}, ValueError, "volumes: must hold at least one"),
-        ({"size": (4, 4, -1)}, ValueError, "size: must be 2 or 3 positive"),
-        ({"context": "nothing"}, ValueError, "context: must be one of 'full', 'halo', 'patch'"),
-        ({"max_distance": None}, ValueError, "max_distance: context='halo' needs it"),
-        ({"max_distance": 0}, ValueError, "max_distance: must be positive"),
-        ({"convention": "mine"}, ValueError, "convention: must be one of"),
-        ({"cached_maps": -1}, ValueError, "cached_maps: must not be negative"),
-        ({"classes": 0}, ValueError, "classes: must be at least 1"),
-        ({"size": (4, 4)}, ValueError, r"volumes: labels must have 2 axes .* volume 0 has shape \(9, 9, 9\)"),
-        ({"volumes": [Volume(SMALL.image, None)]}, TypeError, "volumes: must be arrays, .* got NoneType"),
-        (
-            {"volumes": [SMALL, Volume(np.zeros((9, 8, 9)), SMALL.labels)]},
-            ValueError,
-            r"volumes: .* volume 1 has \(9, 8, 9\) and \(9, 9, 9\)",
-        ),
-        ({"volumes": [Volume(SMALL.image, SMALL.labels, (1, 2))]}, ValueError, "spacing: must be"),
-        ({"volumes": [Volume(SMALL.image, SMALL.labels, -1)]}, ValueError, "spacing: must be positive"),
-    ],
-)
-def test_bad_dataset(change, error, message) -> None:
-    arguments = {"volumes": [SMALL], "size": (4, 4, 4), "classes": 2, "max_distance": 3.0}
-    with pytest.raises(error, match=message):
-        PatchDataset(**(arguments | change))
-
-
-def test_bad_positions_and_augmentations() -> None:
-    dataset = PatchDataset([SMALL], (4, 4, 4), classes=2, max_distance=3.0)
-    with pytest.raises(TypeError, match="must be a PatchPosition, got int; hand a PatchSampler"):
-        dataset[0]
-    for start in ((0, 6, 0), (-1, 0, 0)):
-        with pytest.raises(ValueError, match="position: the patch must lie inside volume 0"):
-            dataset[PatchPosition(0, start)]
-    with pytest.raises(ValueError, match=r"position: start must be 3 indices, got \(0, 0\)"):
-        dataset[PatchPosition(0, (0, 0))]
-    for volume in (-1, 1):
-        with pytest.raises(ValueError, match=f"position: volume must be from 0 to 0, got {volume}"):
-            dataset[PatchPosition(volume, (0, 0, 0))]
-    shrinking = PatchDataset(
-        [SMALL], (4, 4, 4), classes=2, max_distance=3.0, augment=lambda image, labels, _: (image, labels[1:])
-    )
-    with pytest.raises(ValueError, match="augment: must keep the shapes"):
-        shrinking[PatchPosition(0, (0, 0, 0))]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -417,34 +94,6 @@ def test_bad_positions_and_augmentations() -> None:
     ],
 )
 def test_bad_sampler(change, message) -> None:
-    dataset = PatchDataset([SMALL], (4, 4, 4), classes=2, context=None)
+    dataset = PatchDataset(noisy_volumes(), (4, 4, 4), classes=2, context=None)
     with pytest.raises(ValueError, match=message):
         PatchSampler(dataset, **({"patches_per_epoch": 3} | change))
-
-
-def test_patches_without_foreground_of_the_real_volume() -> None:
-    """What the contexts tell a network where a 48^3 patch of the brain holds no grey or white matter."""
-    brain, size, limit = mni_icbm152(), (48, 48, 48), 40.0
-    whole = full_map(brain.labels, spacing=brain.spacing)
-    datasets = {
-        context: PatchDataset([brain], size, classes=3, context=context, max_distance=limit)
-        for context in ("full", "halo", "patch")
-    }
-    grid = itertools.product(*(range(whole % 24, whole - 47, 24) for whole in brain.labels.shape))
-    empty = [
-        PatchPosition(0, (z, y, x))
-        for z, y, x in grid
-        if not brain.labels[z : z + 48, y : y + 48, x : x + 48].any()
-    ]
-    near = [p for p in empty if cut(whole[1:], p.start, size).min() < limit / 2]
-    assert len(near) > 3
-    for position in near[:: len(near) // 4]:
-        truth = cut(whole, position.start, size)
-        maps = {context: dataset[position]["distance_map"] for context, dataset in datasets.items()}
-        for context in ("full", "halo"):
-            assert torch.equal(maps[context], truth.clamp(-limit, limit))
-            for foreground in (1, 2):
-                assert maps[context][foreground].min() > 0
-                assert maps[context][foreground].unique().numel() > 100
-        assert not maps["patch"].any()
-    assert patch_halo(limit, spacing=brain.spacing) == (41, 41, 41)
