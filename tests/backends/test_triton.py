@@ -118,3 +118,10 @@ def test_a_c_compiler_is_asked_for(monkeypatch) -> None:
     monkeypatch.delenv("CC")
     monkeypatch.setattr(_triton.shutil, "which", lambda name: "there" if name == "clang" else None)
     assert _triton.BACKEND.unavailable(device) is None
+
+
+def test_interpreted_kernels_stay_on_the_cpu(monkeypatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr(_triton, "_interpreted", lambda kernels: True)
+    assert _triton.BACKEND.unavailable(torch.device("cpu")) is None
+    assert "unset it" in str(_triton.BACKEND.unavailable(torch.device("cuda", 0)))
