@@ -102,8 +102,8 @@ def peak_bytes(run: Step) -> int:
 
 
 def closed_form(logits: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """The boundary loss by :class:`ClosedForm`, in pieces that stay in the cache."""
-    value: torch.Tensor = ClosedForm.apply(logits, maps, 1 << 15)  # type: ignore[no-untyped-call]
+    """The boundary loss by :class:`ClosedForm`, in pieces that stay in the cache and on this thread."""
+    value: torch.Tensor = ClosedForm.apply(logits, maps, 1 << 13)  # type: ignore[no-untyped-call]
     return value
 
 
