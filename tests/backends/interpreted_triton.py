@@ -141,3 +141,23 @@ def test_max_distance_ends_the_search() -> None:
     _triton._launch(dataclasses.replace(launch, grid=1), field, table, maps)
     assert maps[0, 0] == far
     assert maps[100, 0] == np.float32(math.hypot(far, 100))
+
+
+@pytest.mark.parametrize(
+    ("column", "limit"),
+    [
+        pytest.param([5.0] * 4, 5.5, id="a source in every row"),
+        pytest.param([math.inf] * 10 + [-1.0] + [math.inf] * 39 + [-1.0] + [math.inf] * 13, 5.0, id="two"),
+    ],
+)
+def test_max_distance_ends_no_search_too_early(column, limit) -> None:
+    """A single column: beside others a wrong one would look as far as they do."""
+    (launch,) = _triton.passes((1, len(column), 1), torch.uint8, 1)[1:]
+    (table,) = _triton._axis_tables(torch.ones(1, 2, dtype=torch.float64), limit)
+    maps = torch.full((len(column), 1), torch.nan)
+    _triton._launch(launch, torch.tensor(column, dtype=launch.source_dtype)[:, None], table, maps)
+    row, outside = np.arange(len(column)), np.array(column) > 0
+    gaps = (row[:, None] - row) ** 2.0
+    d_out = np.sqrt((np.where(outside, column, 0.0) ** 2 + gaps).min(axis=1))
+    expected = np.where(outside, np.minimum(d_out, limit), -1.0)
+    assert np.array_equal(np.minimum(maps[:, 0].numpy(), limit), expected.astype(np.float32))
