@@ -87,6 +87,16 @@ def test_distances_beyond_16_bit_lanes() -> None:
         np.testing.assert_array_equal(got, cropped(whole, start, size))
 
 
+def test_regions_too_large_to_be_made_together() -> None:
+    """Three maps, each with a field of 5.8 million voxels."""
+    labels = torch.from_numpy(testing.shells((200, 180, 172), classes=3, thickness=20))[None]
+    unit = torch.ones(1, 3, dtype=torch.float64)
+    how = _conventions.finish("kervadec", "inf", unit, labels.shape[1:], None)
+    start, size = (100, 3, 1), (8, 170, 170)
+    got = finished(labels, (0, 1, 2), unit, how, None, start, size)
+    assert torch.equal(got, cropped(finished(labels, (0, 1, 2), unit, how), start, size))
+
+
 def test_empty_region() -> None:
     labels, unit = torch.ones(2, 4, 5, 6, dtype=torch.uint8), torch.ones(2, 3, dtype=torch.float64)
     how = _conventions.finish("plain", "inf", unit, labels.shape[1:], None)

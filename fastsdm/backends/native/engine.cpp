@@ -6,7 +6,7 @@
 //
 // For a region each pass answers only what the next one reads: the last axis is cut by the scan, the middle one
 // by its pass. What is left is longer than the map along the first axis, so it lies in a field of its own, which
-// all maps use in turn.
+// groups of maps use in turn.
 #include "engine.hpp"
 
 #include <algorithm>
@@ -27,6 +27,8 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Below this many voxels a thread costs more than it saves.
 constexpr Index kVoxelsPerThread = 1 << 15;
+// Maps of a region are made together up to that many voxels.
+constexpr Index kVoxelsPerGroup = 1 << 23;
 // Fewer in one grab would waste it, more would leave the last thread alone.
 constexpr Index kVoxelsPerGrain = 1 << 14;
 constexpr Index kFloatBytes = sizeof(float);
@@ -95,8 +97,7 @@ struct Geometry {
 struct alignas(64) Worker {
   unsigned char* scratch;
   std::uint8_t* phase;
-  float* row;   // of a region: one row of the volume as it is scanned ...
-  float* slab;  // ... and a slab before its middle axis is cut
+  float* slab;  // of a region: the volume's slab, as it is scanned
   bool far = false;
 };
 
@@ -128,17 +129,25 @@ class Engine {
     fold_axes();
     plane_ = height_.count * width_.count;
     is_region_ = problem.size != problem.shape;
-    if (is_region_) field_.reset(new float[static_cast<std::size_t>(depth_.length * plane_)]);
+    const Index maps = problem.batch * classes_, voxels = depth_.length * plane_;
+    group_ = is_region_ ? std::clamp<Index>(kVoxelsPerGroup / voxels, 1, maps) : maps;
+    if (is_region_) field_.reset(new float[static_cast<std::size_t>(group_ * voxels)]);
     make_geometries();
     phases_seen_ = std::vector<std::atomic<unsigned>>(static_cast<std::size_t>(problem.batch * classes_));
-    const Index wanted = problem.batch * classes_ * depth_.length * plane_ / kVoxelsPerThread;
-    make_workers(std::clamp<Index>(wanted, 1, std::max(threads, 1)));
+    make_workers(std::clamp<Index>(maps * voxels / kVoxelsPerThread, 1, std::max(threads, 1)));
   }
 
   void run() {
-    if (!is_region_) return make_maps(0, problem_.batch, 0, classes_);
-    for (Index b = 0; b < problem_.batch; ++b) {
-      for (Index k = 0; k < classes_; ++k) make_maps(b, 1, k, 1);
+    const Index maps = problem_.batch * classes_, depth = depth_.length;
+    const Index tiles = (plane_ + kTileColumns - 1) / kTileColumns;
+    for (first_map_ = 0; first_map_ < maps; first_map_ += group_) {
+      const Index first = first_map_, group = std::min(group_, maps - first);
+      // The classes of a slab one after the other: its labels stay in the cache.
+      parallel_for(group * depth, grain(plane_), workers_,
+                   [=](Index i, Worker& worker) { fill_slab(first + i % group, i / group, worker); });
+      parallel_for(group * tiles, grain(depth * kTileColumns), workers_, [=](Index i, Worker& worker) {
+        finish_tile(first + i / tiles, i % tiles * kTileColumns, worker);
+      });
     }
   }
 
@@ -154,19 +163,6 @@ class Engine {
     if (!axes.empty()) width_ = axes.back();
     if (axes.size() > 1) depth_ = axes.front();
     if (axes.size() > 2) height_ = axes[1];
-  }
-
-  // Maps of some classes of some samples.
-  void make_maps(Index first_sample, Index samples, Index first_class, Index classes) {
-    const Index depth = depth_.length;
-    parallel_for(samples * depth * classes, grain(plane_), workers_, [=](Index i, Worker& worker) {
-      fill_slab(first_sample + i / classes / depth, first_class + i % classes, i / classes % depth, worker);
-    });
-    const Index tiles = (plane_ + kTileColumns - 1) / kTileColumns;
-    const Index first_map = first_sample * classes_ + first_class;
-    parallel_for(samples * classes * tiles, grain(depth * kTileColumns), workers_, [=](Index i, Worker& worker) {
-      finish_tile(first_map + i / tiles, i % tiles * kTileColumns, worker);
-    });
   }
 
   void make_geometries() {
@@ -200,67 +196,69 @@ class Engine {
     const Index longest = std::max(depth_.length, height_.length);
     const Index relax = round_up(scratch_bytes(longest, kernel_.float_lanes), kScratchAlignment);
     const Index phase = round_up(width_.length + kPhasePadding, kScratchAlignment);
-    const Index row = is_region_ ? round_up(width_.length * kFloatBytes, kScratchAlignment) : 0;
     const Index slab = is_region_ ? round_up(height_.length * width_.count * kFloatBytes, kScratchAlignment) : 0;
-    const Index each = relax + phase + row + slab;
+    const Index each = relax + phase + slab;
     scratch_.reset(new unsigned char[static_cast<std::size_t>(count * each + kScratchAlignment)]);
     const auto address = reinterpret_cast<std::uintptr_t>(scratch_.get());
     const Index misaligned = static_cast<Index>(address % kScratchAlignment);
     unsigned char* next = scratch_.get() + (kScratchAlignment - misaligned);
     for (Index i = 0; i < count; ++i, next += each) {
-      unsigned char* const floats = next + relax + phase;
-      workers_.push_back({next, next + relax, reinterpret_cast<float*>(floats), reinterpret_cast<float*>(floats + row)});
+      workers_.push_back({next, next + relax, reinterpret_cast<float*>(next + relax + phase)});
     }
   }
 
-  void fill_slab(Index b, Index k, Index z, Worker& worker) {
-    const std::optional<ClassPattern>& pattern = problem_.classes[static_cast<std::size_t>(k)];
+  void fill_slab(Index map, Index z, Worker& worker) {
+    const std::optional<ClassPattern>& pattern = pattern_of(map);
     if (!pattern) return;
-    const Geometry& g = geometry_of(b);
+    const Geometry& g = geometry_of(map);
     const Index width = width_.length, kept = width_.count, row_bytes = width * problem_.label_bytes;
     const unsigned char* const labels = static_cast<const unsigned char*>(problem_.labels) +
-                                        (b * depth_.length + z) * height_.length * row_bytes;
-    float* const slab = field(b * classes_ + k) + z * plane_;
+                                        (map / classes_ * depth_.length + z) * height_.length * row_bytes;
+    float* const slab = field(map) + z * plane_;
     float* const rows = is_region_ ? worker.slab : slab;
     unsigned seen = 0;
     for (Index y = 0; y < height_.length; ++y) {
       match_row_(labels + y * row_bytes, pattern->value, pattern->inverted, width, worker.phase);
-      float* const row = rows + y * kept;
-      seen |= kernel_.scan_row(worker.phase, width, g.cap, is_region_ ? worker.row : row);
-      if (is_region_) std::copy_n(worker.row + width_.first, kept, row);
+      seen |= kernel_.scan_row(worker.phase, width, g.cap, width_.first, width_.first + kept, rows + y * kept);
     }
-    phases_seen(b * classes_ + k).fetch_or(seen, std::memory_order_relaxed);
-    if (seen == (kInside | kOutside) && height_.length > 1) {
+    phases_seen(map).fetch_or(seen, std::memory_order_relaxed);
+    if (seen == (kInside | kOutside) && (height_.length > 1 || is_region_)) {
       const Axis middle = g.middle.axis(height_, kept);
       for (Index x = 0; x < kept; x += kTileColumns) {
         const Index columns = std::min(kTileColumns, kept - x);
         kernel_.relax_columns(rows + x, slab + x, columns, middle, nullptr, worker.scratch, worker.far);
       }
-    } else if (is_region_) {  // one phase only, or one row: no value can fall
-      std::copy_n(rows + height_.first * kept, plane_, slab);
+    } else if (is_region_) {  // one phase only
+      std::fill_n(slab, plane_, seen == kInside ? -g.cap : g.cap);
     }
   }
 
   void finish_tile(Index map, Index column, Worker& worker) {
-    const Index b = map / classes_, k = map % classes_, columns = std::min(kTileColumns, plane_ - column);
-    const Geometry& g = geometry_of(b);
+    const Index columns = std::min(kTileColumns, plane_ - column);
+    const Geometry& g = geometry_of(map);
     float* const answers = problem_.maps + map * depth_.count * plane_ + column;
     const unsigned seen = phases_seen(map).load(std::memory_order_relaxed);
     if (seen == (kInside | kOutside)) {
       kernel_.relax_columns(field(map) + column, answers, columns, g.first.axis(depth_, plane_), &g.finish,
                             worker.scratch, worker.far);
-    } else if (is_region_ || g.cap != kInfinity || g.missing != kInfinity || !problem_.classes[static_cast<std::size_t>(k)]) {
+    } else if (is_region_ || g.cap != kInfinity || g.missing != kInfinity || !pattern_of(map)) {
       for (Index z = 0; z < depth_.count; ++z) {
         std::fill_n(answers + z * plane_, columns, seen == kInside ? -g.missing : g.missing);
       }
     }
   }
 
-  float* field(Index map) { return is_region_ ? field_.get() : problem_.maps + map * depth_.length * plane_; }
+  float* field(Index map) {
+    return is_region_ ? field_.get() + (map - first_map_) * depth_.length * plane_
+                      : problem_.maps + map * depth_.length * plane_;
+  }
   static bool is_integer(double x) { return x == std::floor(x) && x <= kShortMax; }
   static Index grain(Index voxels) { return std::max<Index>(1, kVoxelsPerGrain / voxels); }
-  const Geometry& geometry_of(Index b) const {
-    return geometries_[geometry_of_sample_[static_cast<std::size_t>(b)]];
+  const std::optional<ClassPattern>& pattern_of(Index map) const {
+    return problem_.classes[static_cast<std::size_t>(map % classes_)];
+  }
+  const Geometry& geometry_of(Index map) const {
+    return geometries_[geometry_of_sample_[static_cast<std::size_t>(map / classes_)]];
   }
   std::atomic<unsigned>& phases_seen(Index map) { return phases_seen_[static_cast<std::size_t>(map)]; }
 
@@ -270,6 +268,8 @@ class Engine {
   Extent depth_{0}, height_{1}, width_{2};
   Index plane_ = 1;         // voxels of a slab that the map holds
   bool is_region_ = false;  // of the volume, not all of it
+  Index group_ = 1;         // maps made together ...
+  Index first_map_ = 0;     // ... now from this one on
   Kernel::MatchRow match_row_ = nullptr;
   std::vector<Geometry> geometries_;
   std::vector<std::size_t> geometry_of_sample_;

@@ -49,9 +49,9 @@ struct Kernel {
                             std::uint8_t* phase);
   MatchRow match_row[4];
 
-  // Writes the signed squared distance of each voxel to the other phase within the row, at most `cap`.
-  // `phase` must be readable for kPhasePadding bytes past `width`. Returns the phases seen.
-  unsigned (*scan_row)(std::uint8_t* phase, Index width, float cap, float* row);
+  // Writes the signed squared distance of each voxel in [from, to) to the other phase within the row, at most
+  // `cap`. `phase` must be readable for kPhasePadding bytes past `width`. Returns the phases of the whole row.
+  unsigned (*scan_row)(std::uint8_t* phase, Index width, float cap, Index from, Index to, float* row);
 
   // Lowers `count` (at most kTileColumns) neighbouring columns of signed squares to the minimum along an
   // axis; with `finish`, to signed distances. Writes the rows that are answered, with the same stride, to

@@ -81,32 +81,35 @@ inline int lowest_bit(std::uint64_t word) {
 #endif
 }
 
-// Fills the run [begin, end) of one phase: squares of the distance to the nearer end, where the border of the
-// volume counts as infinitely far. May write past `end`, never past `width`.
-inline void fill_run(float* row, Index begin, Index end, Index width, bool inside, float cap) {
+// Fills the part of the run [begin, end) of one phase that lies within [from, to): squares of the distance to
+// the run's nearer end, where the border of the volume counts as infinitely far. `row` begins at `from`.
+inline void fill_run(float* row, Index begin, Index end, Index width, bool inside, float cap, Index from,
+                     Index to) {
   constexpr Index L = Floats::lanes;
-  Floats from_begin = add(Floats::iota(), Floats::splat(begin == 0 ? kInfinity : 1.0f));
-  const float steps = end == width ? kInfinity : static_cast<float>(end - begin);
-  Floats to_end = subtract(Floats::splat(steps), Floats::iota());
+  const Index first = greatest(begin, from), last = least(end, to);
+  const float past_begin = begin == 0 ? kInfinity : static_cast<float>(first - begin + 1);
+  const float before_end = end == width ? kInfinity : static_cast<float>(end - first);
+  Floats from_begin = add(Floats::iota(), Floats::splat(past_begin));
+  Floats to_end = subtract(Floats::splat(before_end), Floats::iota());
   const Floats step = Floats::splat(static_cast<float>(L));
   const Floats sign = Floats::splat(inside ? -1.0f : 1.0f);
   const Floats most = Floats::splat(cap);
-  for (Index x = begin; x < end; x += L) {
+  for (Index x = first; x < last; x += L) {
     const Floats distance = min(from_begin, to_end);
     const Floats squares = multiply(min(multiply(distance, distance), most), sign);
-    if (x + L <= width) {
-      squares.store(row + x);
+    if (x + L <= to) {
+      squares.store(row + x - from);
     } else {
       float tail[L];
       squares.store(tail);
-      std::memcpy(row + x, tail, static_cast<std::size_t>(width - x) * sizeof(float));
+      std::memcpy(row + x - from, tail, static_cast<std::size_t>(to - x) * sizeof(float));
     }
     from_begin = add(from_begin, step);
     to_end = subtract(to_end, step);
   }
 }
 
-unsigned scan_row(std::uint8_t* phase, Index width, float cap, float* row) {
+unsigned scan_row(std::uint8_t* phase, Index width, float cap, Index from, Index to, float* row) {
   std::memset(phase + width, phase[width - 1], kPhasePadding);
   Index begin = 0;
   for (Index x = 0; x < width; x += 8) {
@@ -114,11 +117,11 @@ unsigned scan_row(std::uint8_t* phase, Index width, float cap, float* row) {
     std::uint64_t edges = load_bytes(phase + x) ^ load_bytes(phase + x + 1);
     for (; edges != 0; edges &= edges - 1) {
       const Index end = x + lowest_bit(edges) / 8 + 1;
-      fill_run(row, begin, end, width, phase[begin] != 0, cap);
+      fill_run(row, begin, end, width, phase[begin] != 0, cap, from, to);
       begin = end;
     }
   }
-  fill_run(row, begin, width, width, phase[begin] != 0, cap);
+  fill_run(row, begin, width, width, phase[begin] != 0, cap, from, to);
   return begin > 0 ? kInside | kOutside : phase[0] != 0 ? kInside : kOutside;
 }
 
