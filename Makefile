@@ -5,6 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard fastsdm/backends/native/*)
 
+# Where there is no GPU the tests hold our calls to the signatures of CuPy and cuCIM, which import without CUDA.
+# Where there is one, it is its owner who installs them: for that CUDA, with all they need.
+ifeq ($(shell uname -s)-$(shell command -v nvidia-smi rocm-smi),Linux-)
+INTERFACES := $(BIN)/pip install --quiet --no-deps -c constraints.txt \
+    cupy-cuda12x cucim-cu12 cuda-pathfinder lazy-loader
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check fix bench gpu sanitize clean
 
@@ -17,6 +24,7 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	# torch first: with it in place nothing else may choose another build of it.
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(INTERFACES)
 	@touch $@
 
 install: $(STAMP)  ## make the virtual environment with everything in it

@@ -15,6 +15,9 @@ from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 _FLOAT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _UNSIGNED_BITS = {torch.uint8: 8, torch.uint16: 16, torch.uint32: 32, torch.uint64: 64}
 
+_SPACING_RANGE = (1e-12, 1e12)
+_SPACING_RATIO = 1e9
+
 
 def choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``allowed``."""
@@ -144,10 +147,17 @@ def spacing_rows(value: SpacingLike, leading: Sequence[int], ndim: int) -> torch
 
 
 def spacing_values(spacing: torch.Tensor) -> None:
-    """Raise ValueError unless every value is positive and finite."""
+    """Raise ValueError unless every value is positive, and its square and those of ratios fit float32."""
     if not bool(((spacing > 0) & spacing.isfinite()).all()):
         wrong = spacing[~((spacing > 0) & spacing.isfinite())][0].item()
         raise ValueError(f"spacing: must be positive and finite, got {wrong!r}")
+    low, high = _SPACING_RANGE
+    if not bool(((spacing >= low) & (spacing <= high)).all()):
+        wrong = spacing[(spacing < low) | (spacing > high)][0].item()
+        raise ValueError(f"spacing: must lie between {low:g} and {high:g}, got {wrong!r}")
+    if len(spacing) > 0 and bool((spacing.amax(dim=1) > _SPACING_RATIO * spacing.amin(dim=1)).any()):
+        wrong = spacing[(spacing.amax(dim=1) > _SPACING_RATIO * spacing.amin(dim=1)).nonzero()[0, 0]].tolist()
+        raise ValueError(f"spacing: axes may differ by a factor of {_SPACING_RATIO:g} at most, got {wrong!r}")
 
 
 def _spacing_tensor(value: SpacingLike) -> torch.Tensor:

@@ -38,6 +38,13 @@ MASK = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
         ({"spacing": 0}, ValueError, "spacing: must be positive and finite, got 0.0"),
         ({"spacing": (1, 1, float("inf"))}, ValueError, "spacing: must be positive and finite, got inf"),
         ({"spacing": float("nan")}, ValueError, "spacing: must be positive and finite, got nan"),
+        ({"spacing": 1e20}, ValueError, r"spacing: must lie between 1e-12 and 1e\+12, got 1e\+20"),
+        ({"spacing": 1e-20}, ValueError, r"spacing: must lie between 1e-12 and 1e\+12, got 1e-20"),
+        (
+            {"spacing": (1, 2e5, 1e-5)},
+            ValueError,
+            r"spacing: axes may differ by a factor of 1e\+09 at most, got \[1.0, 2",
+        ),
         ({"spacing": (1, 1)}, ValueError, r"spacing: must be a number, 3 numbers .* got shape \(2,\)"),
         ({"spacing": np.ones((3, 3))}, ValueError, r"spacing: .* leading axes \(2,\); got shape \(3, 3\)"),
         ({"spacing": "fine"}, TypeError, "spacing: must be a number or numbers, got 'fine'"),
