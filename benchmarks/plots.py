@@ -74,7 +74,7 @@ def scaling(results: Results, path: Path) -> bool:
             axis.set_ylabel("ns per voxel of the map")
         figure.legend(lines_of.values(), lines_of, loc="outside upper right", ncols=7, frameon=False)
 
-    title = "Time per voxel of the signed distance map; bands from the 20th to the 80th percentile"
+    title = "Time per voxel of the map; shaded from the 20th to the 80th percentile"
     size = (12.6, 3.2 * lines + 1.0)
     style.drawn(path, results.environment, title, (lines, _PANELS_A_ROW), size, fill)
     return True
