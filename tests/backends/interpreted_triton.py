@@ -52,6 +52,14 @@ def test_tiles_of_the_gpu(monkeypatch, tiles, shape, spacing) -> None:
     assert result.passed, result
 
 
+@pytest.mark.parametrize("tiles", GPU_TILES)
+def test_no_voxel_of_either_phase_is_far(monkeypatch, tiles) -> None:
+    monkeypatch.setattr(_triton, "_tiles", lambda device: GPU_TILES[tiles])
+    labels = testing.checkerboard((5, 35))[None].astype(np.uint8)
+    truth = np.where(labels > 0, -1, 1)[:, None]
+    assert np.array_equal(plain_map(labels, (1,), np.ones((1, 2))), truth)
+
+
 @pytest.mark.parametrize(
     ("shape", "spacing", "limit"),
     [((120, 40), (0.4, 2.5), None), ((120, 40), (0.4, 2.5), 20.0), ((120, 2, 40), (0.4, 2.5, 2.5), None)],
