@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 from unittest import mock
 
 import torch
@@ -13,7 +13,8 @@ from scipy import ndimage
 import fastsdm
 from fastsdm import registry
 
-_Map: TypeAlias = Callable[..., torch.Tensor]
+#: Methods by which a backend can be made to work (``fastsdm._types``).
+_ENTRIES = ("signed_distance", "finished_region")
 
 
 class OtherBackendError(RuntimeError):
@@ -30,8 +31,10 @@ def sole_backend(name: str) -> Iterator[None]:
     called: list[str] = []
     with ExitStack() as stack:
         for backend_type in {type(registry.get(other)) for other in fastsdm.backends()}:
-            watched = _watched(backend_type.signed_distance, name, called)
-            stack.enter_context(mock.patch.object(backend_type, "signed_distance", watched))
+            for entry in _ENTRIES:
+                if hasattr(backend_type, entry):
+                    watched = _watched(getattr(backend_type, entry), name, called)
+                    stack.enter_context(mock.patch.object(backend_type, entry, watched))
         if name != "scipy":
             barred = _barred_function("scipy.ndimage.distance_transform_edt", name, called)
             stack.enter_context(mock.patch.object(ndimage, "distance_transform_edt", barred))
@@ -46,13 +49,13 @@ def sole_backend(name: str) -> Iterator[None]:
 def _watched(
     method: Callable[..., torch.Tensor], name: str, called: list[str]
 ) -> Callable[..., torch.Tensor]:
-    def signed_distance(self: Any, *arguments: Any, **keywords: Any) -> torch.Tensor:
+    def watched(self: Any, *arguments: Any, **keywords: Any) -> torch.Tensor:
         called.append(self.name)
         if self.name != name:
             raise OtherBackendError(f"'{name}' was asked for, but '{self.name}' was called")
         return method(self, *arguments, **keywords)
 
-    return signed_distance
+    return watched
 
 
 def _barred_function(label: str, name: str, called: list[str]) -> Callable[..., NoReturn]:
