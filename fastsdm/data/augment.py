@@ -17,6 +17,7 @@ from fastsdm._types import SpacingLike
 
 # Root mean square of a uniform cubic B-spline with coefficients of variance 1, along one axis.
 _SPLINE_RMS = math.sqrt(151 / 315)
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 def random_affine_elastic(
@@ -41,8 +42,8 @@ def random_affine_elastic(
     (Rueckert et al., IEEE Transactions on Medical Imaging 18, 1999, doi:10.1109/42.796284).
 
     Args:
-        image: ``[B, C, *S]``, floating point, 2 or 3 spatial axes.
-        labels: ``[B, *S]`` or ``[B, 1, *S]``, bool or integer, on the image's device.
+        image: ``[B, C, *S]``, floating point, 2 or 3 spatial axes; half precision is sampled in float32.
+        labels: ``[B, *S]`` or ``[B, 1, *S]``, bool or any integer dtype, on the image's device.
         size: of the patch along each spatial axis; None for the whole volume. The patch's centre is drawn so
             that the undeformed patch lies in the volume, and is the volume's centre along an axis that is
             shorter than the patch.
@@ -81,12 +82,13 @@ def random_affine_elastic(
     centres = _random_centres(len(rows), shape, size, generator)
     device = image.device
     block = [n + 2 * margin for n, margin in zip(size, margins, strict=True)]
-    positions = _offsets(block, device) @ _to(matrices, device).mT.reshape(
-        len(rows), *(1,) * (ndim - 1), ndim, ndim
-    )
-    positions += _to(centres, device).reshape(len(rows), *(1,) * ndim, ndim)
-    if elastic > 0:
-        positions += _random_displacements(block, rows, elastic, elastic_grid, generator, device)
+    with torch.autocast(device.type, enabled=False):  # positions are products, and need their float32
+        positions = _offsets(block, device) @ _to(matrices, device).mT.reshape(
+            len(rows), *(1,) * (ndim - 1), ndim, ndim
+        )
+        positions += _to(centres, device).reshape(len(rows), *(1,) * ndim, ndim)
+        if elastic > 0:
+            positions += _random_displacements(block, rows, elastic, elastic_grid, generator, device)
     patch = (slice(None), *(slice(margin, margin + n) for n, margin in zip(size, margins, strict=True)))
     return _linear(image, positions[patch]), _nearest(labels, positions)
 
@@ -159,9 +161,12 @@ def _offsets(size: Sequence[int], device: torch.device) -> torch.Tensor:
 
 
 def _linear(image: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    sizes = torch.tensor(image.shape[2:], dtype=torch.float32, device=image.device)
-    grid = ((2 * positions + 1) / sizes - 1).flip(-1).to(image.dtype)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    # Half precision cannot tell the voxels of a long axis apart, so it is no type for positions.
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    sizes = torch.tensor(image.shape[2:], dtype=dtype, device=image.device)
+    grid = ((2 * positions.to(dtype) + 1) / sizes - 1).flip(-1)
+    sampled = F.grid_sample(image.to(dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return sampled.to(image.dtype)
 
 
 def _nearest(labels: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -173,8 +178,10 @@ def _nearest(labels: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         place = positions[..., axis].round().long()
         inside &= (place >= 0) & (place < length)
         index = index * length + place.clamp(0, length - 1)
-    values = labels.reshape(len(labels), -1).gather(1, index.flatten(1))
-    return (values * inside.flatten(1)).reshape(*labels.shape[: -len(shape)], *size)
+    # torch neither gathers nor multiplies the wider unsigned integers; their bits it does.
+    bits = labels.view(_SIGNED.get(labels.dtype, labels.dtype))
+    values = bits.reshape(len(labels), -1).gather(1, index.flatten(1)) * inside.flatten(1)
+    return values.view(labels.dtype).reshape(*labels.shape[: -len(shape)], *size)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:

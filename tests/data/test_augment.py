@@ -184,10 +184,46 @@ def test_image_and_labels_move_together() -> None:
     assert torch.equal(moved[sure], image[:, 0][sure].round().to(torch.uint8))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_images_stay_with_their_labels(dtype: torch.dtype) -> None:
+    """Every voxel of the long axis holds a value of its own kind, so a shift by one shows."""
+    labels = (torch.arange(300) % 7).to(torch.uint8)[None, None, :].repeat(1, 3, 1)
+    image, moved = random_affine_elastic(labels[:, None].to(dtype), labels, **{**STILL, "flip": (0.0, 1.0)})
+    assert image.dtype == dtype
+    torch.testing.assert_close(image[:, 0].float(), moved.float(), rtol=0, atol=0.02)
+
+
+def test_autocast_does_not_move_voxels() -> None:
+    image = torch.arange(300.0).reshape(1, 1, 1, 300).repeat(1, 1, 3, 1)
+    settings = {**STILL, "elastic": 1.0}
+    expected, expected_labels = random_affine_elastic(
+        image, image[:, 0].int(), generator=seeded(), **settings
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        moved, labels = random_affine_elastic(image, image[:, 0].int(), generator=seeded(), **settings)
+    assert torch.equal(moved, expected)
+    assert torch.equal(labels, expected_labels)
+
+
+def test_double_precision_is_kept() -> None:
+    image = torch.full((1, 1, 5, 6), 1 / 3, dtype=torch.float64)
+    moved, _ = random_affine_elastic(image, torch.zeros(1, 5, 6, dtype=torch.uint8), size=(3, 3), **STILL)
+    torch.testing.assert_close(moved, image[..., :3, :3], rtol=0, atol=1e-15)
+
+
 def test_labels_keep_layout_dtype_and_large_values() -> None:
     big = torch.full((1, 1, 6, 7, 8), 2**40 + 1)
     _, moved = random_affine_elastic(torch.zeros(1, 1, 6, 7, 8), big, size=(3, 3, 3), **STILL)
     assert torch.equal(moved, torch.full((1, 1, 3, 3, 3), 2**40 + 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.uint16, torch.uint32, torch.uint64])
+def test_labels_of_every_integer_dtype(dtype: torch.dtype) -> None:
+    largest = 1 if dtype == torch.bool else 2 ** (8 * dtype.itemsize - dtype.is_signed) - 1
+    labels = torch.tensor([[largest, 0, 1], [1, largest, 0]], dtype=dtype)[None]
+    _, moved = random_affine_elastic(torch.zeros(1, 1, 2, 3), labels, size=(4, 3), **STILL)
+    assert moved.dtype == dtype
+    assert moved.tolist() == [[[0, 0, 0], *labels[0].tolist(), [0, 0, 0]]]
 
 
 def test_samples_differ_and_a_seed_repeats() -> None:
