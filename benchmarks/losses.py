@@ -77,9 +77,9 @@ def compared(title: str, runs: dict[str, Step], budget: Budget) -> list[str]:
         first_s[name] = time.perf_counter() - start
     expected, reference = results[0]
     for value, gradient in results[1:]:
-        if abs(value - expected) > 1e-5 * abs(expected):
+        if not abs(value - expected) <= 1e-5 * abs(expected):  # so that NaN is refused
             raise ValueError(f"{title}: values differ, {value} and {expected}")
-        if (gradient - reference).abs().max() > 1e-5 * reference.abs().max():
+        if not (gradient - reference).abs().max() <= 1e-5 * reference.abs().max():
             raise ValueError(f"{title}: gradients differ")
     timings = interleaved(runs, first_s, budget, HostClock())
     base = next(iter(timings.values())).median_s

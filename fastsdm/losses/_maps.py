@@ -53,7 +53,7 @@ def adopted(
         max_distance: ... with another policy this, where it is set.
 
     Raises:
-        TypeError: neither a tensor nor the promise of one.
+        TypeError: neither a tensor nor the promise of one; booleans or complex numbers.
         ValueError: a shape or device that does not fit the prediction's.
     """
     maps = handed if isinstance(handed, torch.Tensor) else _result(handed)
@@ -64,8 +64,12 @@ def adopted(
         raise ValueError(f"distance_map: must have shape {wanted}, got {tuple(maps.shape)}")
     if maps.device != device:
         raise ValueError(f"distance_map: must be on the prediction's device {device}, got {maps.device}")
-    fill = 0.0 if empty == "zero" else max_distance
+    if maps.dtype == torch.bool or maps.is_complex():
+        raise TypeError(f"distance_map: must hold distances, got dtype {maps.dtype}")
     maps = maps.detach()
+    if maps.dtype not in (torch.float32, torch.float64):
+        maps = maps.float()  # squares and sums of distances are beyond what float16 holds
+    fill = 0.0 if empty == "zero" else max_distance
     return maps if fill is None else maps.nan_to_num(nan=math.nan, posinf=fill, neginf=-fill)
 
 

@@ -122,6 +122,8 @@ def test_target(target: Any, arguments: dict[str, Any], message: str) -> None:
             "distance_map: must be on the prediction's device cpu, got meta",
         ),
         ({"distance_map": "map"}, r"distance_map: must be a tensor or have a result\(\).*, got str"),
+        ({"distance_map": PREDICTION > 0.5}, "distance_map: must hold distances, got dtype torch.bool"),
+        ({"distance_map": PREDICTION + 0j}, "distance_map: must hold distances, got dtype torch.complex64"),
         (
             {"ignore_mask": PREDICTION > 0.5},
             r"ignore_mask: must have one channel or none, got shape \(2, 3, 4",

@@ -132,6 +132,24 @@ def test_all_channels_of_a_plain_map_may_be_handed_in(include_background: bool) 
     torch.testing.assert_close(half, value, rtol=1e-2, atol=1e-3)
 
 
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int16, torch.int64])
+def test_a_map_of_a_narrow_type_is_weighed_in_float32(
+    make: Callable[..., DistanceMapLoss], dtype: torch.dtype
+) -> None:
+    labels = torch.zeros(1, 1, 300, 2, 2, dtype=torch.int64)
+    labels[:, :, 0] = 1
+    prediction = torch.full(labels.shape, 0.3, requires_grad=True)
+    loss = make(include_background=True)
+    maps = loss.target_map(labels, 1).to(dtype)
+    value = loss(prediction, labels, distance_map=maps)
+    assert torch.equal(value, loss(prediction, labels, distance_map=maps.float()))
+    assert value.dtype == torch.float32
+    value.backward()
+    assert value.isfinite()
+    assert prediction.grad.isfinite().all()
+
+
 def test_infinities_of_a_map_follow_the_policy() -> None:
     labels = torch.zeros(1, 4, 5, 6, dtype=torch.int64)
     prediction = torch.full((1, 2, 4, 5, 6), 0.25)
