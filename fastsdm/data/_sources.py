@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Sequence
 from typing import Any
@@ -20,11 +21,19 @@ class PaddedSource:
         shape: of the spatial axes, padding included.
         fill: value of padded voxels.
         before: how many voxels are padded in front of each spatial axis.
+
+    Raises:
+        ValueError: the dtype cannot hold ``fill``, which is the value of the argument ``fill_name``. Told
+            at once of a tensor or array, else when a block is read.
     """
 
-    def __init__(self, source: ArraySource, size: Sequence[int], fill: float) -> None:
+    def __init__(
+        self, source: ArraySource, size: Sequence[int], fill: float = 0, fill_name: str = "fill"
+    ) -> None:
         self._source: Any = source
-        self.fill = fill
+        self.fill, self._fill_name = fill, fill_name
+        if isinstance(source, (np.ndarray, torch.Tensor)):
+            _check_fill(fill_name, fill, as_tensor(source[:0], "volumes")[0].dtype)
         self._inner = shape_of("volumes", source)[-len(size) :]
         self.shape = tuple(max(n, whole) for n, whole in zip(size, self._inner, strict=True))
         self.before = tuple((n - whole) // 2 for n, whole in zip(self.shape, self._inner, strict=True))
@@ -35,6 +44,7 @@ class PaddedSource:
         held = [slice(max(m.start, 0), min(m.stop, n)) for m, n in zip(moved, self._inner, strict=True)]
         channels = (slice(None),) * (len(self._source.shape) - len(block))
         voxels, _ = as_tensor(self._source[(*channels, *held)], "volume")
+        _check_fill(self._fill_name, self.fill, voxels.dtype)
         if held == moved:
             return voxels.clone(memory_format=torch.contiguous_format)
         shape = (*voxels.shape[: len(channels)], *(b.stop - b.start for b in block))
@@ -63,3 +73,16 @@ class PaddedSource:
         self.__dict__ = state
         if isinstance(self._source, tuple):
             self._source = np.memmap(*self._source)
+
+
+def _check_fill(name: str, value: float, dtype: torch.dtype) -> None:
+    if dtype.is_floating_point:
+        largest = torch.finfo(dtype).max
+        held, rule = abs(value) <= largest or not math.isfinite(value), f"up to {largest:g} in size"
+    else:
+        bits = 1 if dtype == torch.bool else 8 * dtype.itemsize
+        high = 2 ** (bits - dtype.is_signed) - 1
+        low = -high - 1 if dtype.is_signed else 0
+        held, rule = low <= value <= high and value == int(value), f"a whole number from {low} to {high}"
+    if not held:
+        raise ValueError(f"{name}: must fit the volumes' dtype {dtype}, {rule}; got {value!r}")

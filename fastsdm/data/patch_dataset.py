@@ -13,7 +13,15 @@ from torch.utils.data import Dataset
 from fastsdm import _validate
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 from fastsdm.data._sources import PaddedSource
-from fastsdm.data.patches import ArraySource, checked_patch_size, signed_distance_patch
+from fastsdm.data.patches import (
+    ArraySource,
+    check_number,
+    checked_patch_size,
+    shape_of,
+    signed_distance_patch,
+    whole_number,
+    whole_numbers,
+)
 from fastsdm.sdm import signed_distance
 
 Context: TypeAlias = Literal["full", "halo", "patch"]
@@ -97,8 +105,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         augment: ``(image, labels, generator) -> (image, labels)``, of whole (padded) volumes, shapes kept;
             runs before the patch is cut, with a generator seeded by the position. The map is that of
             the labels it returns.
-        pad_label: label of padded voxels.
-        pad_value: image value of padded voxels.
+        pad_label: label of padded voxels; a value of the labels' dtype, of every volume.
+        pad_value: image value of padded voxels; a value of the images' dtype, of every volume.
         cached_maps: how many maps of whole volumes each worker keeps.
         backend: as in :func:`fastsdm.signed_distance`.
 
@@ -128,25 +136,17 @@ class PatchDataset(Dataset[dict[str, Any]]):
             raise ValueError("max_distance: context='halo' needs it (it bounds the halo), got None")
         _validate.max_distance(max_distance)
         _validate.convention(convention)
-        if cached_maps < 0:
+        if whole_number("cached_maps", cached_maps) < 0:
             raise ValueError(f"cached_maps: must not be negative, got {cached_maps}")
         if classes is not None:
             _validate.class_values(classes, torch.int64)
-        if not volumes:
-            raise ValueError("volumes: must hold at least one volume, got none")
-        self.label_sources = [PaddedSource(volume.labels, self.size, pad_label) for volume in volumes]
-        self._image_sources = [PaddedSource(volume.image, self.size, pad_value) for volume in volumes]
-        for number, (labels, image) in enumerate(zip(self.label_sources, self._image_sources, strict=True)):
-            if len(volumes[number].labels.shape) != len(self.size):
-                raise ValueError(
-                    f"volumes: labels must have {len(self.size)} axes (as many as size has), "
-                    f"volume {number} has shape {tuple(volumes[number].labels.shape)}"
-                )
-            if labels.shape != image.shape or labels.before != image.before:
-                raise ValueError(
-                    f"volumes: image and labels must have the same spatial shape, volume {number} has "
-                    f"{tuple(volumes[number].image.shape)} and {tuple(volumes[number].labels.shape)}"
-                )
+        if augment is not None and not callable(augment):
+            raise TypeError(f"augment: must be None or callable, got {augment!r}")
+        pad_label = whole_number("pad_label", pad_label)
+        check_number("pad_value", pad_value)
+        _check_volumes(volumes, len(self.size))
+        self.label_sources = [PaddedSource(v.labels, self.size, pad_label, "pad_label") for v in volumes]
+        self._image_sources = [PaddedSource(v.image, self.size, pad_value, "pad_value") for v in volumes]
         rows = [_validate.spacing_rows(volume.spacing, (), len(self.size))[0] for volume in volumes]
         _validate.spacing_values(torch.stack(rows))
         self._spacing: list[list[float]] = torch.stack(rows).tolist()
@@ -168,7 +168,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
             the position as tensors.
 
         Raises:
-            TypeError: the index is no position.
+            TypeError: the index is no position, or does not consist of integers.
             ValueError: there is no such volume, or the patch does not lie inside it, padding included.
         """
         if not isinstance(position, PatchPosition):
@@ -176,10 +176,11 @@ class PatchDataset(Dataset[dict[str, Any]]):
                 f"position: must be a PatchPosition, got {type(position).__name__}; hand a PatchSampler to "
                 "the DataLoader: DataLoader(dataset, sampler=PatchSampler(dataset, ...))"
             )
-        number = position.volume
+        number = whole_number("position.volume", position.volume)
+        seed = whole_number("position.seed", position.seed)
         if not 0 <= number < len(self):
             raise ValueError(f"position: volume must be from 0 to {len(self) - 1}, got {number}")
-        if len(position.start) != len(self.size):
+        if whole_numbers("position.start", position.start).shape != (len(self.size),):
             raise ValueError(f"position: start must be {len(self.size)} indices, got {position.start}")
         image, labels = self._image_sources[number], self.label_sources[number]
         start = tuple(a + b for a, b in zip(position.start, labels.before, strict=True))
@@ -189,7 +190,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
                 f"{labels.before} voxels in front; got start {position.start} for size {self.size}"
             )
         if self._augment is not None:
-            image, labels = self._augmented(image.whole(), labels.whole(), position.seed)
+            image, labels = self._augmented(image.whole(), labels.whole(), seed)
         patch: Any = tuple(slice(a, a + n) for a, n in zip(start, self.size, strict=True))
         sample = {
             "image": image[patch],
@@ -223,7 +224,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
                 f"{tuple(image.shape)} and {tuple(labels.shape)} became {tuple(after[0].shape)} and "
                 f"{tuple(after[1].shape)}"
             )
-        return PaddedSource(after[0], self.size, 0), PaddedSource(after[1], self.size, 0)
+        return PaddedSource(after[0], self.size), PaddedSource(after[1], self.size)
 
     def _whole_map(self, number: int, labels: PaddedSource) -> torch.Tensor:
         if self._augment is not None:
@@ -245,3 +246,31 @@ class PatchDataset(Dataset[dict[str, Any]]):
             max_distance=self._max_distance,
             **self._options,
         )
+
+
+def _check_volumes(volumes: object, ndim: int) -> None:
+    if not (hasattr(volumes, "__len__") and hasattr(volumes, "__getitem__")) or hasattr(volumes, "shape"):
+        raise TypeError(
+            "volumes: must be a sequence of objects with image, labels and spacing (see Volume), "
+            f"got {type(volumes).__name__}"
+        )
+    held: Sequence[Any] = cast("Sequence[Any]", volumes)
+    if len(held) == 0:
+        raise ValueError("volumes: must hold at least one volume, got none")
+    for number, volume in enumerate(held):
+        if not all(hasattr(volume, name) for name in ("image", "labels", "spacing")):
+            raise TypeError(
+                "volumes: each must have image, labels and spacing (see Volume), "
+                f"volume {number} is of type {type(volume).__name__}"
+            )
+        labels, image = shape_of("volumes", volume.labels), shape_of("volumes", volume.image)
+        if len(labels) != ndim:
+            raise ValueError(
+                f"volumes: labels must have {ndim} axes (as many as size has), "
+                f"volume {number} has shape {labels}"
+            )
+        if image[-ndim:] != labels:
+            raise ValueError(
+                f"volumes: image and labels must have the same spatial shape, volume {number} has "
+                f"{image} and {labels}"
+            )

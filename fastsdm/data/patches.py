@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -190,7 +191,7 @@ def _stacked(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _start_rows(start: Starts, ndim: int) -> list[list[int]]:
-    rows = _whole_numbers("start", start)
+    rows = whole_numbers("start", start)
     if rows.ndim not in (1, 2) or rows.size == 0 or rows.shape[-1] != ndim:
         raise ValueError(
             f"start: must be {ndim} indices (as many as size has), or one such row per patch; "
@@ -207,13 +208,19 @@ def checked_patch_size(size: Sequence[int]) -> tuple[int, ...]:
         TypeError: not whole numbers.
         ValueError: not 2 or 3 positive ones.
     """
-    row = _whole_numbers("size", size)
+    row = whole_numbers("size", size)
     if row.shape not in ((2,), (3,)) or row.min() < 1:
         raise ValueError(f"size: must be 2 or 3 positive numbers, got {size!r}")
     return tuple(row.tolist())
 
 
-def _whole_numbers(name: str, value: object) -> np.ndarray[Any, Any]:
+def whole_numbers(name: str, value: object) -> np.ndarray[Any, Any]:
+    """The value as an array.
+
+    Raises:
+        TypeError: not whole numbers.
+        ValueError: rows of unequal length.
+    """
     try:
         rows = np.asarray(value)
     except ValueError as error:  # rows of unequal length
@@ -221,6 +228,23 @@ def _whole_numbers(name: str, value: object) -> np.ndarray[Any, Any]:
     if rows.dtype.kind not in "iu":
         raise TypeError(f"{name}: must hold whole numbers, got {value!r}")
     return rows
+
+
+def whole_number(name: str, value: object) -> int:
+    """The value as an int.
+
+    Raises:
+        TypeError: no integer.
+    """
+    if not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: must be an integer, got {value!r}")
+    return int(value)
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise TypeError unless the value is a real number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: must be a number, got {value!r}")
 
 
 def shape_of(name: str, source: ArraySource) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 
 from fastsdm.data._sources import PaddedSource
 from fastsdm.data.patch_dataset import PatchDataset, PatchPosition
+from fastsdm.data.patches import check_number, whole_number
 
 #: Voxels of a class that are remembered per volume; a class that has more is represented by a sample.
 _REMEMBERED = 10_000
@@ -41,6 +42,7 @@ class PatchSampler(Sampler[PatchPosition]):
         world_size: ... of how many; each gets every ``world_size``-th position, and all equally many.
 
     Raises:
+        TypeError: an argument of a type that cannot be used.
         ValueError: an argument out of its range, or a foreground class that no volume holds.
     """
 
@@ -55,6 +57,10 @@ class PatchSampler(Sampler[PatchPosition]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        patches_per_epoch = whole_number("patches_per_epoch", patches_per_epoch)
+        seed, rank = whole_number("seed", seed), whole_number("rank", rank)
+        world_size = whole_number("world_size", world_size)
+        check_number("foreground", foreground)
         if patches_per_epoch < 1:
             raise ValueError(f"patches_per_epoch: must be at least 1, got {patches_per_epoch}")
         if not 0 <= foreground <= 1:

@@ -159,6 +159,51 @@ def test_padding_of_every_dtype(dtype) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "dtype"),
+    [
+        ("pad_label", -1, "uint8"),
+        ("pad_label", 300, "uint8"),
+        ("pad_label", -129, "int8"),
+        ("pad_label", 2, "bool"),
+        ("pad_label", 2**16, "uint16"),
+        ("pad_value", -1, "uint8"),
+        ("pad_value", 0.5, "int16"),
+        ("pad_value", np.nan, "int64"),
+        ("pad_value", 1e5, "float16"),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_padding_must_fit_the_dtype(name, value, dtype, kind) -> None:
+    volume = Volume(kind(np.zeros((9, 9, 9), dtype)), kind(np.zeros((9, 9, 9), dtype)))
+    fits = {"size": (12, 4, 9), "classes": 2, "context": None}
+    with pytest.raises(ValueError, match=rf"{name}: must fit .* torch\.{dtype}, .*; got {value}"):
+        PatchDataset([volume], **fits, **{name: value})
+    recorded = Volume(RecordingSource(np.asarray(volume.image)), RecordingSource(np.asarray(volume.labels)))
+    dataset = PatchDataset([recorded], **fits, **{name: value})
+    with pytest.raises(ValueError, match=f"{name}: must fit"):
+        dataset[PatchPosition(0, (-1, 3, 0))]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "dtype"),
+    [
+        ("pad_label", 255, "uint8"),
+        ("pad_label", -128, "int8"),
+        ("pad_label", True, "bool"),
+        ("pad_label", 2**32 - 1, "uint32"),
+        ("pad_value", -1000.1, "float32"),
+        ("pad_value", np.inf, "float16"),
+        ("pad_value", 65504, "float16"),
+    ],
+)
+def test_padding_at_the_edge_of_its_dtype(name, value, dtype) -> None:
+    volume = Volume(np.zeros((9, 9, 9), dtype), np.zeros((9, 9, 9), dtype))
+    dataset = PatchDataset([volume], (12, 4, 9), classes=2, context=None, **{name: value})
+    patch = dataset[PatchPosition(0, (-1, 3, 0))]["label" if name == "pad_label" else "image"]
+    assert patch[0, 0, 0].item() == pytest.approx(value)
+
+
 def flip_first_axis(image, labels, generator):
     flip = bool(torch.randint(2, (), generator=generator))
     return (image.flip(-3), labels.flip(-3)) if flip else (image, labels)
@@ -305,7 +350,20 @@ SMALL = Volume(np.zeros((9, 9, 9)), np.zeros((9, 9, 9), np.uint8))
         ({"max_distance": 0}, ValueError, "max_distance: must be positive"),
         ({"convention": "mine"}, ValueError, "convention: must be one of"),
         ({"cached_maps": -1}, ValueError, "cached_maps: must not be negative"),
+        ({"cached_maps": 1.5}, TypeError, "cached_maps: must be an integer, got 1.5"),
         ({"classes": 0}, ValueError, "classes: must be at least 1"),
+        ({"augment": 3}, TypeError, "augment: must be None or callable, got 3"),
+        ({"pad_label": 0.5}, TypeError, "pad_label: must be an integer, got 0.5"),
+        ({"pad_value": "0"}, TypeError, "pad_value: must be a number, got '0'"),
+        ({"volumes": np.zeros((2, 9, 9))}, TypeError, "volumes: must be a sequence .* got ndarray"),
+        ({"volumes": SMALL}, TypeError, "volumes: must be a sequence .* got Volume"),
+        ({"volumes": (v for v in [SMALL])}, TypeError, "volumes: must be a sequence .* got generator"),
+        ({"volumes": [SMALL, SMALL.labels]}, TypeError, "volumes: each must have .* volume 1 is .* ndarray"),
+        (
+            {"volumes": [Volume(SMALL.image[0], SMALL.labels)]},
+            ValueError,
+            r"volumes: .* volume 0 has \(9, 9\) and \(9, 9, 9\)",
+        ),
         ({"size": (4, 4)}, ValueError, r"volumes: labels must have 2 axes .* volume 0 has shape \(9, 9, 9\)"),
         ({"volumes": [Volume(SMALL.image, None)]}, TypeError, "volumes: must be arrays, .* got NoneType"),
         (
@@ -332,6 +390,13 @@ def test_bad_positions_and_augmentations() -> None:
             dataset[PatchPosition(0, start)]
     with pytest.raises(ValueError, match=r"position: start must be 3 indices, got \(0, 0\)"):
         dataset[PatchPosition(0, (0, 0))]
+    for position, message in (
+        (PatchPosition(0, (1.5, 0, 0)), r"position.start: must hold whole numbers, got \(1.5, 0, 0\)"),
+        (PatchPosition(0.0, (1, 0, 0)), "position.volume: must be an integer, got 0.0"),
+        (PatchPosition(0, (1, 0, 0), 1.5), "position.seed: must be an integer, got 1.5"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            dataset[position]
     for volume in (-1, 1):
         with pytest.raises(ValueError, match=f"position: volume must be from 0 to 0, got {volume}"):
             dataset[PatchPosition(volume, (0, 0, 0))]

@@ -97,3 +97,27 @@ def test_bad_sampler(change, message) -> None:
     dataset = PatchDataset(noisy_volumes(), (4, 4, 4), classes=2, context=None)
     with pytest.raises(ValueError, match=message):
         PatchSampler(dataset, **({"patches_per_epoch": 3} | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patches_per_epoch": 4.0}, "patches_per_epoch: must be an integer, got 4.0"),
+        ({"patches_per_epoch": 4.5}, "patches_per_epoch: must be an integer, got 4.5"),
+        ({"seed": 1.5}, "seed: must be an integer, got 1.5"),
+        ({"rank": 0.0}, "rank: must be an integer, got 0.0"),
+        ({"world_size": 1.0}, "world_size: must be an integer, got 1.0"),
+        ({"foreground": "a"}, "foreground: must be a number, got 'a'"),
+    ],
+)
+def test_arguments_of_the_wrong_type(change, message) -> None:
+    dataset = PatchDataset(noisy_volumes(), (4, 4, 4), classes=2, context=None)
+    with pytest.raises(TypeError, match=message):
+        PatchSampler(dataset, **({"patches_per_epoch": 3} | change))
+
+
+def test_padding_that_would_wrap_into_a_class_is_refused() -> None:
+    """-1 as uint8 is 255, which would be drawn as if it were a foreground class."""
+    labels = np.zeros((4, 40, 40), np.uint8)
+    with pytest.raises(ValueError, match=r"pad_label: must fit .*uint8, .* from 0 to 255; got -1"):
+        PatchDataset([Volume(labels, labels)], (8, 8, 8), classes=2, context=None, pad_label=-1)
