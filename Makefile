@@ -36,7 +36,7 @@ test: $(STAMP)  ## the test suite
 	$(BIN)/python -m pytest -m "not gpu" -n 2
 
 gpu: $(STAMP)  ## on a machine with a GPU: its tests, and the benchmark into benchmarks/results/
-	$(BIN)/python -m benchmarks.gpu --find
+	$(BIN)/python -m benchmarks.gpu --find $(if $(PARTIAL),--partial)
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -m benchmarks.gpu
 

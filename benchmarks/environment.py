@@ -15,7 +15,7 @@ import torch
 
 _PACKAGES = (
     "fastsdm", "torch", "numpy", "scipy", "edt", "SimpleITK", "diplib", "monai", "triton",
-    "cupy-cuda12x", "cucim-cu12",
+    "cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cucim", "cucim-cu12", "cucim-cu13",
 )  # fmt: skip
 _ROOT = Path(__file__).resolve().parent.parent
 

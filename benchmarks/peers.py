@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from benchmarks.cases import MapCase
 from benchmarks.gate import Half
+from fastsdm.backends._cupy_bridge import cupy_stream
 from fastsdm.testing import Array, Tolerance
 
 #: What float32 makes of a few roundings in a row; ours, which are held to two, are not held to this.
@@ -232,7 +233,7 @@ class CupyPeer:
             return self._transform(~inside, spacing) - self._transform(inside, spacing)
 
         def run() -> Maps:
-            with cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
+            with cupy_stream(cupy, torch.cuda.current_stream()):
                 return [signed(value) for value in case.values]
 
         return run

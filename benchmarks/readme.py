@@ -89,7 +89,7 @@ def _step_rows(results: Results) -> list[_Row]:
         return []
     others = {"MONAI": MONAI, "scipy recipe": "one_hot2dist"}
     shares = {name: f"{100 * found[it].share:.0f} %" for it, name in others.items() if it in found}
-    return [(f"share of a training step, {own.network}", f"{100 * own.share:.1f} %", shares)]
+    return [(f"map's share of a training step, {own.network}", f"{100 * own.share:.1f} %", shares)]
 
 
 def _link(path: Path, root: Path) -> str:

@@ -66,6 +66,7 @@ class Variant:
     kernel: str
     pointers: tuple[str, str, str]
     constants: tuple[tuple[str, int], ...]
+    options: tuple[tuple[str, int | bool], ...]
 
     def __str__(self) -> str:
         source, _, target = (pointer[1:] for pointer in self.pointers)
@@ -97,6 +98,7 @@ def variants(tiles: _triton.Tiles) -> Iterator[Variant]:
                 _POINTERS[launch.target_dtype],
             ),
             tuple(launch.constants.items()),
+            tuple(launch.options.items()),
         )
         for labels in LABELS
         for shape in _SHAPES
@@ -130,7 +132,7 @@ def assembly(variant: Variant, target_name: str) -> dict[str, Any]:
     compiled = triton.compile(
         ASTSource(kernel, signature, constexprs=constants, attrs=aligned),
         target=GPUTarget(target.backend, target.arch, target.lanes),
-        options={"num_warps": 1, "enable_fp_fusion": True},
+        options=dict(variant.options),
     )
     return dict(compiled.asm)
 

@@ -80,7 +80,11 @@ def keep_old(path: Path) -> Path | None:
         return None
     was = json.loads(path.read_text(encoding="utf-8"))["environment"]
     commit = was["commit"].replace(" ", "-")
-    old = path.with_name(f"{path.stem}-{was['date']}-{commit}.json")
+    name = f"{path.stem}-{was['date']}-{commit}"
+    old, runs = path.with_name(f"{name}.json"), 1
+    while old.exists():
+        runs += 1
+        old = path.with_name(f"{name}-{runs}.json")
     os.replace(path, old)
     return old
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ _UNSIGNED_BITS = {torch.uint8: 8, torch.uint16: 16, torch.uint32: 32, torch.uint
 # Squares of spacings and of their ratios stay well within float32.
 _SPACING_RANGE = (1e-12, 1e12)
 _SPACING_RATIO = 1e9
+_LARGEST_LIMIT = 1e18
 
 
 def choice(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -42,14 +43,16 @@ def spatial_dims(value: int) -> None:
         raise ValueError(f"spatial_dims: must be 2 or 3, got {value!r}")
 
 
-def max_distance(value: object) -> None:
-    """Raise unless it is None or a positive finite number."""
+def max_distance(value: Any) -> None:
+    """Raise unless it is None or a positive number whose square fits float32."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"max_distance: must be None or a number, got {type(value).__name__}")
-    if not 0 < float(value) < math.inf:
+    if not 0 < value < math.inf:
         raise ValueError(f"max_distance: must be positive and finite, got {value!r}")
+    if value > _LARGEST_LIMIT:
+        raise ValueError(f"max_distance: must be at most {_LARGEST_LIMIT:g}, got {value!r}")
 
 
 def float_dtype(value: object) -> torch.dtype:

@@ -99,7 +99,10 @@ def _on_side_stream(mapped: Callable[..., torch.Tensor], target: ArrayT) -> Pref
             future.set_exception(error)
     ready = side.record_event()
 
-    def hand_over(maps: torch.Tensor) -> ArrayT:
+    # The memory of another library's array is not torch's to keep: a reference to it does, in the handle.
+    kept = None if isinstance(target, torch.Tensor) else target
+
+    def hand_over(maps: torch.Tensor, _kept: object = kept) -> ArrayT:
         consumer = torch.cuda.current_stream(maps.device)
         consumer.wait_event(ready)
         maps.record_stream(consumer)

@@ -38,6 +38,7 @@ MASK = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
         ({"spacing": 0}, ValueError, "spacing: must be positive and finite, got 0.0"),
         ({"spacing": (1, 1, float("inf"))}, ValueError, "spacing: must be positive and finite, got inf"),
         ({"spacing": float("nan")}, ValueError, "spacing: must be positive and finite, got nan"),
+        ({"max_distance": 10**400}, ValueError, "max_distance: must be at most 1e\\+18, got 1000"),
         ({"spacing": 1e20}, ValueError, r"spacing: must lie between 1e-12 and 1e\+12, got 1e\+20"),
         ({"spacing": 1e-20}, ValueError, r"spacing: must lie between 1e-12 and 1e\+12, got 1e-20"),
         (

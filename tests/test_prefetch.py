@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import threading
+import weakref
 from contextlib import contextmanager
 
 import numpy as np
@@ -167,6 +168,15 @@ def test_streams_and_lifetimes_as_asked_for_on_cuda(monkeypatch) -> None:
     with on(Stream("consumer")):
         pending.result()
     assert log == ["consumer waits for event", "torch.float32 lives for consumer"]
+
+    # Another library's array lives as long as the handle: torch's allocator knows nothing of it.
+    array = labels()
+    alive = weakref.ref(array)
+    handle = fastsdm.prefetch(array)
+    del array
+    assert alive() is not None
+    del handle
+    assert alive() is None
 
 
 @pytest.mark.gpu

@@ -145,6 +145,11 @@ def test_non_zero_is_inside_whatever_the_value() -> None:
         np.testing.assert_array_equal(fastsdm.signed_distance(other), expected)
 
 
+def test_flipped_axis_of_one_voxel() -> None:
+    mask = testing.noise((1, 4, 5))
+    assert np.array_equal(fastsdm.signed_distance(mask[::-1]), fastsdm.signed_distance(mask))
+
+
 def test_strided_inputs() -> None:
     labels = testing.shells((8, 9, 10), classes=3)
     views = [labels.T, labels[::-1], labels[::2, 1:, ::3], np.asfortranarray(labels), labels.astype(">i4")]

@@ -106,13 +106,13 @@ def torch_memory_and_stream(device: torch.device) -> Iterator[Any]:
     with (
         torch.cuda.device(device),
         cupy.cuda.Device(device.index),
-        _cupy_stream(cupy, stream),
+        cupy_stream(cupy, stream),
         cupy.cuda.using_allocator(allocator.malloc),
     ):
         yield cupy
 
 
-def _cupy_stream(cupy: Any, stream: torch.cuda.Stream) -> Any:
+def cupy_stream(cupy: Any, stream: torch.cuda.Stream) -> Any:
     # Older releases of either side lack the protocol; CuPy 14 deprecates the way without it.
     if hasattr(cupy.cuda.Stream, "from_external") and hasattr(stream, "__cuda_stream__"):
         return cupy.cuda.Stream.from_external(stream)

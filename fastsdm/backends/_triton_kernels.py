@@ -25,13 +25,13 @@ def _exponent(power):
 @triton.jit
 def _highest(bits):
     """Number of the highest bit set; the second highest goes, or a float might round up to the next power."""
-    return _exponent(bits & ~(bits >> 1))
+    return _exponent(bits ^ (bits & (bits >> 1)))
 
 
 @triton.jit
 def _lowest(bits):
     """Number of the lowest bit set."""
-    return _exponent(bits & (~bits + 1))
+    return _exponent(bits ^ (bits & (bits - 1)))
 
 
 @triton.jit(do_not_specialize=["classes", "rows", "width"])
@@ -93,7 +93,7 @@ def _scan_row_kernel(
             inside = to_left < 0
             phases = tl.sum(tl.where(inside, bit, 0), axis=1, keep_dims=True)
             ends = phases ^ ((phases >> 1) | (following << 31))
-            ahead = ends & ~before
+            ahead = ends ^ (ends & before)
             end += 32.0
             to_right = tl.where(ahead != 0, _lowest(ahead), end) + 1.0 - place
             count = tl.minimum(tl.abs(to_left), to_right)

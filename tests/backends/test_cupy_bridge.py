@@ -251,7 +251,7 @@ class TestRealPackages:
         assert cupy.cuda.Device(0).id == 0
         for stream in (TorchStreamWithProtocol(), TorchStream()):
             if hasattr(stream, "__cuda_stream__") or not hasattr(cupy.cuda.Stream, "from_external"):
-                assert _cupy_bridge._cupy_stream(cupy, stream).ptr == 77
+                assert _cupy_bridge.cupy_stream(cupy, stream).ptr == 77
 
     @pytest.mark.parametrize("name", MODULES)
     def test_availability_is_told_from_the_real_package(self, name, cuda_torch, monkeypatch) -> None:

@@ -22,6 +22,10 @@ def named_gpu(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H100 80GB (made up)")
 
 
+def status(name: str, reason: str | None = None) -> fastsdm.registry.BackendStatus:
+    return fastsdm.registry.BackendStatus(name, True, () if reason else ("cuda",), reason)
+
+
 @pytest.mark.parametrize("arguments", [[], ["--find"]])
 def test_without_a_gpu_it_says_so_and_fails(monkeypatch, arguments) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -33,13 +37,26 @@ def test_without_a_gpu_it_says_so_and_fails(monkeypatch, arguments) -> None:
 def test_find_names_device_and_backends_and_measures_nothing(named_gpu, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["gpu", "--find"])
     monkeypatch.setattr(gpu, "app", lambda: pytest.fail("it measures"))
-    monkeypatch.setattr(fastsdm, "backends", lambda: {"first": "runs here", "second": "lacks a package"})
+    statuses = [status("cucim"), status("scipy", "a GPU is not for it"), status("triton")]
+    monkeypatch.setattr(fastsdm, "backends", lambda: {each.name: each for each in statuses})
     gpu.main()
     assert capsys.readouterr().out.splitlines() == [
         "NVIDIA H100 80GB (made up), and 2 device(s) in all",
-        "runs here",
-        "lacks a package",
+        "cucim: on cuda",
+        "scipy: unavailable: a GPU is not for it",
+        "triton: on cuda",
     ]
+
+
+def test_find_fails_where_a_backend_would_be_left_out(named_gpu, monkeypatch, capsys) -> None:
+    statuses = [status("cucim", "pip install it"), status("cupy", "that too"), status("triton")]
+    monkeypatch.setattr(fastsdm, "backends", lambda: {each.name: each for each in statuses})
+    monkeypatch.setattr(sys, "argv", ["gpu", "--find"])
+    with pytest.raises(SystemExit, match=r"^cucim, cupy: would be neither tested nor timed; .* PARTIAL=1"):
+        gpu.main()
+    assert "cucim: unavailable: pip install it" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["gpu", "--find", "--partial"])
+    gpu.main()
 
 
 def test_results_are_named_after_the_device(named_gpu, monkeypatch, tmp_path) -> None:

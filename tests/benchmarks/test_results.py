@@ -178,7 +178,7 @@ def test_readme_block_replaces_what_was_there(results, tmp_path):
     assert "|  | fastsdm | MONAI | scipy | SimpleITK |\n" in block
     assert "| map of title of blobs-256 | **10 ms** |  | 100x | 12x |\n" in block
     assert "| BoundaryLoss with its gradient, a batch | **20 ms** | 25x |  |  |\n" in block
-    assert "| share of a training step, a U-Net | **1.0 %** | 30 % |  |  |\n" in block
+    assert "| map's share of a training step, a U-Net | **1.0 %** | 30 % |  |  |\n" in block
     assert results.command in block
     assert (tmp_path / re.search(r"!\[.*\]\((.*)\)", block).group(1)).exists()
     text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
@@ -205,6 +205,10 @@ def test_replaced_result_is_kept_under_its_commit(results, tmp_path):
     old = keep_old(path)
     assert not path.exists()
     assert old.name.startswith(f"machine-{results.environment.date}-")
+    assert load(old) == results
+    for made_by in ("second", "third"):  # of the same day and commit
+        save(dataclasses.replace(results, command=made_by), path)
+        assert load(keep_old(path)).command == made_by
     assert load(old) == results
 
 
