@@ -47,7 +47,8 @@ def max_distance(value: Any) -> None:
     """Raise unless it is None or a positive number whose square fits float32."""
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number:
         raise TypeError(f"max_distance: must be None or a number, got {type(value).__name__}")
     if not 0 < value < math.inf:
         raise ValueError(f"max_distance: must be positive and finite, got {value!r}")
