@@ -118,12 +118,14 @@ class DistanceMapLoss(torch.nn.Module):
             input: the prediction ``[B, C, *S]`` with 2 or 3 spatial axes; float16 and bfloat16 are computed
                 with in float32.
             target: a label map ``[B, *S]`` or ``[B, 1, *S]``; or one channel per class or region,
-                ``[B, C, *S]``, inside above 0.5. With C = 1 all three are a mask.
+                ``[B, C, *S]``, inside above 0.5; floats from 0 to 1, which the losses that compare with the
+                target take as soft labels. With C = 1 all three are a mask.
             spacing: voxel size of this batch, instead of the constructor's.
-            distance_map: the target's map, ``[B, K, *S]`` or with all C channels, or what
-                :func:`fastsdm.prefetch` returned. It is normalized and masked like one computed here, and
-                infinities in it follow ``empty="zero"``; all else is its maker's choice.
+            distance_map: the target's map, ``[B, K, *S]`` or with all C channels, floats or integers; or
+                what :func:`fastsdm.prefetch` returned. It is normalized and masked like one computed here,
+                and infinities in it follow ``empty="zero"``; all else is its maker's choice.
             ignore_mask: ``[B, *S]`` or ``[B, 1, *S]``, non-zero at voxels to ignore like ``ignore_index``.
+                Neither prediction nor target need be finite there.
 
         Returns:
             A scalar, or with ``reduction="none"`` one value per sample and class, ``[B, K]``.
@@ -139,6 +141,8 @@ class DistanceMapLoss(torch.nn.Module):
             maps = self._map_of(truth, spacing)
         else:
             maps = self._adopted(distance_map, truth, input)
+        if truth.ignored is not None:
+            input = input.masked_fill(truth.ignored, 0)  # a factor of 0 would let NaN and infinity through
         return self._value(self._activated(input), truth, maps, spacing)
 
     def target_map(

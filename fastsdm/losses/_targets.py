@@ -12,6 +12,8 @@ import torch
 from fastsdm._arrays import as_tensor
 from fastsdm.sdm import signed_distance
 
+_ROUNDING = 1e-3  # by which interpolated probabilities may miss [0, 1]
+
 
 @dataclass(frozen=True)
 class Target:
@@ -36,8 +38,11 @@ class Target:
         return inside if self.ignored is None else inside & ~self.ignored
 
     def probabilities(self, dtype: torch.dtype) -> torch.Tensor:
-        """Floats ``[B, K, *S]``: soft targets as they are, label maps one-hot."""
-        return (self.values if self.classes is None else self.masks()).to(dtype)
+        """Floats ``[B, K, *S]``: soft targets as they are, all others 0 or 1; 0 at ignored voxels."""
+        if self.classes is not None or not self.values.is_floating_point():
+            return self.masks().to(dtype)
+        soft = self.values.to(dtype)
+        return soft if self.ignored is None else soft.masked_fill(self.ignored, 0)
 
     def signed_distance(self, **options: Any) -> torch.Tensor:
         """The map ``[B, K, *S]``, as :func:`fastsdm.signed_distance` makes it; 0 at ignored voxels."""
@@ -87,7 +92,8 @@ def read_target(
 
     Raises:
         TypeError: the target is no tensor.
-        ValueError: shapes or devices that do not fit the prediction's.
+        ValueError: shapes or devices that do not fit the prediction's; float channels that are no
+            probabilities, on the CPU.
     """
     values = _fitting("target", target, shape, device)
     is_labels = shape[1] > 1 and (to_onehot_y or values.shape[1] == 1)
@@ -112,7 +118,9 @@ def read_target(
         ignored = marked if ignored is None else ignored | marked
     if is_labels:
         return Target(values.squeeze(1), channels, ignored)
-    return Target(selected(values, channels), None, ignored)
+    masks = selected(values, channels)
+    _check_probabilities(masks, ignored)
+    return Target(masks, None, ignored)
 
 
 def check_classes(classes: object) -> list[int]:
@@ -153,6 +161,18 @@ def _fitting(name: str, array: object, shape: Sequence[int], device: torch.devic
             f"{name}: must have batch size and spatial shape of the prediction {tuple(shape)}, got {received}"
         )
     return tensor
+
+
+def _check_probabilities(masks: torch.Tensor, ignored: torch.Tensor | None) -> None:
+    """Raise for float channels beyond [0, 1]; only where looking at them does not stall an accelerator."""
+    if torch.compiler.is_compiling() or masks.device.type != "cpu":
+        return
+    if not masks.is_floating_point() or masks.numel() == 0:
+        return
+    counted = masks if ignored is None else masks.masked_fill(ignored, 0)
+    for extreme in (extreme.item() for extreme in counted.aminmax()):
+        if not -_ROUNDING <= extreme <= 1 + _ROUNDING:  # NaN is both extremes
+            raise ValueError(f"target: float channels must hold values from 0 to 1, got {extreme!r}")
 
 
 def _equal(labels: torch.Tensor, value: int) -> torch.Tensor:

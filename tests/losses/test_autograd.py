@@ -167,6 +167,16 @@ def test_compiles_to_one_graph_once(make: Callable[[], torch.nn.Module]) -> None
     assert any("signed_distance" in str(node.target) for node in graphs[0].graph.nodes)
 
 
+def test_compiled_code_does_not_look_at_soft_targets() -> None:
+    torch.compiler.reset()
+    loss = losses.HausdorffDTLoss(softmax=True)
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    prediction = logits(label_map(3), CLASSES)
+    target = torch.softmax(prediction, 1)
+    torch.testing.assert_close(compiled(prediction, target), loss(prediction, target))
+    assert compiled(prediction, 2 * target).isfinite()  # refused where it is not compiled
+
+
 @every_loss
 def test_nothing_piles_up_over_steps(make: Callable[..., DistanceMapLoss]) -> None:
     labels = label_map(3)

@@ -108,6 +108,31 @@ def test_target(target: Any, arguments: dict[str, Any], message: str) -> None:
         losses.BoundaryLoss(**arguments)(PREDICTION, target)
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), -0.5, 255.0, float("inf")])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_float_channels_are_probabilities(wrong: float, channels: int) -> None:
+    prediction = PREDICTION[:, :channels]
+    target = (prediction > 0.5).float()
+    target[1, channels - 1, 2, 3, 4] = wrong
+    for loss in (losses.BoundaryLoss(), losses.HausdorffDTLoss(include_background=True)):
+        message = f"target: float channels must hold values from 0 to 1, got {wrong}"
+        with pytest.raises(ValueError, match=message):
+            loss(prediction, target)
+        with pytest.raises(ValueError, match=message):
+            loss.target_map(target, channels)
+        ignored = torch.zeros(2, 4, 5, 6, dtype=torch.bool)
+        ignored[1, 2, 3, 4] = True
+        assert loss(prediction, target, ignore_mask=ignored).isfinite()
+    if channels == 3:
+        left_out = target[:, [2, 1, 0]]  # with the background
+        assert losses.HausdorffDTLoss()(prediction, left_out).isfinite()
+
+
+@pytest.mark.parametrize("beyond", [-1e-6, 1 + 1e-6])
+def test_float_channels_may_miss_the_range_by_rounding(beyond: float) -> None:
+    assert losses.HausdorffDTLoss()(PREDICTION, torch.full_like(PREDICTION, beyond)).isfinite()
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [

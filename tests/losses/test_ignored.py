@@ -101,6 +101,24 @@ def test_what_is_predicted_or_labelled_at_ignored_voxels_is_of_no_account(
 
 
 @every_loss
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_may_be_ignored(
+    make: Callable[..., DistanceMapLoss], activation: str | None, wrong: float
+) -> None:
+    labels = label_map(3)
+    ignored = scattered(labels.shape)
+    prediction = torch.softmax(logits(labels, CLASSES), 1)
+    broken = torch.where(ignored.unsqueeze(1), wrong, prediction).requires_grad_()
+    targets = torch.where(ignored.unsqueeze(1), wrong, one_hot(labels, CLASSES))
+    loss = make(include_background=True, **({activation: True} if activation else {}))
+    value = loss(broken, targets, ignore_mask=ignored)
+    torch.testing.assert_close(value, loss(prediction, labels, ignore_mask=ignored))
+    value.backward()
+    assert broken.grad.isfinite().all()
+
+
+@every_loss
 def test_a_sample_that_is_all_ignored_counts_nothing(make: Callable[..., DistanceMapLoss]) -> None:
     labels = torch.full((2, 4, 4, 4), IGNORED)
     prediction = torch.rand(2, CLASSES, 4, 4, 4, requires_grad=True)

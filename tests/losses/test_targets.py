@@ -59,6 +59,7 @@ def test_all_forms_of_a_target_mean_the_same(
         "one-hot floats": channels,
         "one-hot bool": channels.bool(),
         "one-hot int": channels.int(),
+        "channels of 0 and 255": (255 * channels).to(torch.uint8),
     }
     for name, target in forms.items():
         torch.testing.assert_close(loss(prediction, target), expected, msg=lambda m, n=name: f"{n}: {m}")
@@ -74,12 +75,13 @@ def test_overlapping_regions_are_measured_one_by_one() -> None:
         torch.testing.assert_close(both[:, k : k + 1], alone)
 
 
-def test_single_channel_targets_are_masks() -> None:
+@every_loss
+def test_single_channel_targets_are_masks(make: Callable[..., DistanceMapLoss]) -> None:
     labels = label_map(3, classes=2)
     prediction = logits(labels, 1)
-    loss = losses.BoundaryLoss(sigmoid=True)
+    loss = make(include_background=True, sigmoid=True)
     expected = loss(prediction, labels.bool())
-    for target in (labels, labels.unsqueeze(1), labels.float(), labels * 7):
+    for target in (labels, labels.unsqueeze(1), labels.float(), labels * 7, -7 + 14 * labels):
         torch.testing.assert_close(loss(prediction, target), expected)
 
 
