@@ -137,7 +137,7 @@ def spacing_rows(value: SpacingLike, leading: Sequence[int], ndim: int) -> torch
         ValueError: a shape that is neither scalar, ``[ndim]``, nor ``[*first leading axes, ndim]``;
             or a tensor on an accelerator.
     """
-    rows = _spacing_tensor(value)
+    rows = spacing_tensor(value)
     leading = tuple(leading)
     if rows.ndim == 0:
         rows = rows.expand(ndim)
@@ -165,7 +165,13 @@ def spacing_values(spacing: torch.Tensor) -> None:
             raise ValueError(f"spacing: axes may differ by a factor of {_SPACING_RATIO:g} at most, got {row}")
 
 
-def _spacing_tensor(value: SpacingLike) -> torch.Tensor:
+def spacing_tensor(value: SpacingLike) -> torch.Tensor:
+    """The numbers as float64 on the CPU; their shape and range are not looked at.
+
+    Raises:
+        TypeError: not numbers.
+        ValueError: a tensor on an accelerator.
+    """
     if isinstance(value, torch.Tensor):
         if value.device.type != "cpu":
             raise ValueError(

@@ -53,7 +53,10 @@ class Schedule:
         """
         if set(state) != {"steps_taken"}:
             raise ValueError(f"state: must hold 'steps_taken' and nothing else, got {sorted(state)}")
-        self._go_to(int(state["steps_taken"]))
+        steps_taken = state["steps_taken"]
+        if isinstance(steps_taken, bool) or not isinstance(steps_taken, int) or steps_taken < 0:
+            raise ValueError(f"state: 'steps_taken' must be an integer of at least 0, got {steps_taken!r}")
+        self._go_to(steps_taken)
 
     def _go_to(self, steps_taken: int) -> None:
         self.steps_taken = steps_taken

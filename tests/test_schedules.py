@@ -88,6 +88,13 @@ def test_repr_builds_the_schedule_again() -> None:
             lambda: Rebalance().load_state_dict({"alpha": 1}),
             r"state: must hold 'steps_taken' .* got \['alpha'\]",
         ),
+        *(
+            (
+                lambda steps=steps: Rebalance().load_state_dict({"steps_taken": steps}),
+                f"state: 'steps_taken' must be an integer of at least 0, got {steps!r}",
+            )
+            for steps in (-3, 2.5, True, "4")
+        ),
     ],
 )
 def test_refuses(make: object, message: str) -> None:

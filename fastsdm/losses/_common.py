@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 import torch
 
-from fastsdm import _validate
+from fastsdm import _validate, registry
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
-from fastsdm.losses._maps import Normalization, PendingMap, adopted, check_options, normalized
+from fastsdm.losses._maps import Normalization, PendingMap, adopted, check_options, check_spacing, normalized
 from fastsdm.losses._targets import Target, check_classes, read_target, selected
 
 Activation: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
@@ -80,6 +80,9 @@ class DistanceMapLoss(torch.nn.Module):
         _validate.empty_policy(empty)
         _validate.max_distance(max_distance)
         check_options(empty, max_distance, normalize)
+        check_spacing(spacing)
+        if backend != "auto":
+            registry.get(backend)
         if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
             raise TypeError(f"ignore_index: must be None or an integer, got {ignore_index!r}")
         self.include_background = include_background

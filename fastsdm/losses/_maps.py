@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 
 from fastsdm import _validate
-from fastsdm._types import EmptyPolicy
+from fastsdm._types import EmptyPolicy, SpacingLike
 from fastsdm.losses._targets import selected
 
 Normalization: TypeAlias = Literal["max", "unit"]
@@ -20,6 +20,17 @@ class PendingMap(Protocol):
 
     def result(self) -> torch.Tensor:
         """Wait for the map and hand it over."""
+
+
+def check_spacing(spacing: SpacingLike) -> None:
+    """Raise for a spacing that fits no volume, be it of 2 or 3 axes."""
+    rows = _validate.spacing_tensor(spacing)
+    if rows.ndim > 2 or (rows.ndim and rows.shape[-1] not in (2, 3)):
+        raise ValueError(
+            "spacing: must be a number, 2 or 3 numbers (one per spatial axis), or one such row per sample; "
+            f"got shape {tuple(rows.shape)}"
+        )
+    _validate.spacing_values(rows.reshape(-1, rows.shape[-1] if rows.ndim else 1))
 
 
 def check_options(empty: EmptyPolicy, max_distance: float | None, normalize: str | None) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from fastsdm import _validate
+from fastsdm._arrays import as_tensor
 from fastsdm._types import SpacingLike
 from fastsdm.losses._maps import PendingMap
 from fastsdm.schedules import Constant, Schedule
@@ -107,13 +110,18 @@ class DeepSupervision(torch.nn.Module):
             weight 0 are left out.
 
     Raises:
-        ValueError: a weight that is negative, or none that is positive.
+        TypeError: the loss takes no spacing.
+        ValueError: a weight that is negative or not finite, or none that is positive.
     """
 
     def __init__(self, loss: torch.nn.Module, weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        if weights is not None and not (all(w >= 0 for w in weights) and any(w > 0 for w in weights)):
-            raise ValueError(f"weights: must be at least 0, and one of them positive, got {list(weights)}")
+        if not hasattr(loss, "spacing"):
+            raise TypeError(f"loss: must have a spacing, as fastsdm's have, got {type(loss).__name__}")
+        if weights is not None and not (all(0 <= w < math.inf for w in weights) and any(weights)):
+            raise ValueError(
+                f"weights: must be at least 0 and finite, and one of them positive, got {list(weights)}"
+            )
         self.loss = loss
         self.weights = None if weights is None else [float(w) for w in weights]
 
@@ -143,17 +151,22 @@ class DeepSupervision(torch.nn.Module):
             The sum of the outputs' losses times their weights.
 
         Raises:
-            ValueError: numbers of outputs, targets, maps or weights that differ.
+            TypeError: ``input`` or ``distance_map`` is no sequence.
+            ValueError: no output; numbers of outputs, targets, maps or weights that differ.
         """
+        _check_outputs(input)
         levels = len(input)
         weights = self._weights(levels)
         targets = _per_level("target", target, input)
         masks = [None] * levels if ignore_mask is None else _per_level("ignore_mask", ignore_mask, input)
+        if not isinstance(distance_map, Sequence | None):
+            raise TypeError(f"distance_map: must be a sequence, got {type(distance_map).__name__}")
         maps = [None] * levels if distance_map is None else list(distance_map)
         if len(maps) != levels:
             raise ValueError(f"distance_map: must be one per output ({levels}), got {len(maps)}")
         finest = input[0].shape[2:]
-        steps = self.loss.spacing if spacing is None else spacing
+        spacing = self.loss.spacing if spacing is None else spacing
+        steps = _validate.spacing_rows(spacing, input[0].shape[:1], len(finest))
         terms = [
             weight
             * self.loss(
@@ -179,11 +192,30 @@ class DeepSupervision(torch.nn.Module):
         return self.weights
 
 
-def _per_level(
-    name: str, given: torch.Tensor | Sequence[torch.Tensor], input: Sequence[torch.Tensor]
-) -> list[torch.Tensor]:
-    if isinstance(given, torch.Tensor):
-        return [_nearest(given, output.shape[2:]) for output in input]
+def _check_outputs(input: object) -> None:
+    if not isinstance(input, Sequence):
+        raise TypeError(f"input: must be a sequence of predictions, got {type(input).__name__}")
+    if not input:
+        raise ValueError(f"input: must hold at least one prediction, got {input!r}")
+    for output in input:
+        if not isinstance(output, torch.Tensor):
+            raise TypeError(f"input: must hold tensors, got {type(output).__name__}")
+        if output.ndim not in (4, 5) or output.ndim != input[0].ndim:
+            raise ValueError(
+                "input: must hold predictions [B, C, H, W] or [B, C, D, H, W], all with as many axes, "
+                f"got shapes {[tuple(prediction.shape) for prediction in input]}"
+            )
+
+
+def _per_level(name: str, given: object, input: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    if not isinstance(given, Sequence):
+        finest, _ = as_tensor(given, name)
+        if finest.ndim < input[0].ndim - 1:
+            raise ValueError(
+                f"{name}: must have batch size and spatial shape of the finest prediction "
+                f"{tuple(input[0].shape)}, got {tuple(finest.shape)}"
+            )
+        return [_nearest(finest, output.shape[2:]) for output in input]
     if len(given) != len(input):
         raise ValueError(f"{name}: must be one per output ({len(input)}), got {len(given)}")
     return list(given)
@@ -198,8 +230,8 @@ def _nearest(target: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return target
 
 
-def _scaled(spacing: SpacingLike, finest: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+def _scaled(spacing: torch.Tensor, finest: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
     factors = torch.tensor(
         [fine / size for fine, size in zip(finest, shape, strict=True)], dtype=torch.float64
     )
-    return torch.as_tensor(spacing, dtype=torch.float64) * factors
+    return spacing * factors

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -129,7 +131,7 @@ def test_deep_supervision_resamples_a_single_target() -> None:
     ]
     loss = losses.DeepSupervision(losses.BoundaryLoss(softmax=True))
     expected = loss(outputs, nearest)
-    for target in (labels, labels[:, None], labels.to(torch.uint8)):
+    for target in (labels, labels[:, None], labels.to(torch.uint8), labels.numpy()):
         torch.testing.assert_close(loss(outputs, target), expected)
     ignored = labels == 1
     masks = [level == 1 for level in nearest]
@@ -150,9 +152,12 @@ def test_deep_supervision_leaves_out_what_weighs_nothing() -> None:
 def test_deep_supervision_refuses() -> None:
     outputs, targets = scales(label_map(3)[:, :8, :8, :4])
     inner = losses.BoundaryLoss(softmax=True)
-    for weights in ([-1.0, 2.0], [0.0, 0.0]):
-        with pytest.raises(ValueError, match="weights: must be at least 0, and one of them positive, got"):
+    for weights in ([-1.0, 2.0], [0.0, 0.0], [1.0, float("inf")], [float("nan")], []):
+        message = "weights: must be at least 0 and finite, and one of them positive, got"
+        with pytest.raises(ValueError, match=f"{message} {re.escape(str(weights))}"):
             losses.DeepSupervision(inner, weights)
+    with pytest.raises(TypeError, match="loss: must have a spacing, as fastsdm's have, got CrossEntropyLoss"):
+        losses.DeepSupervision(torch.nn.CrossEntropyLoss())
     loss = losses.DeepSupervision(inner)
     with pytest.raises(ValueError, match=r"target: must be one per output \(3\), got 2"):
         loss(outputs, targets[:2])
@@ -160,6 +165,36 @@ def test_deep_supervision_refuses() -> None:
         loss(outputs, targets, distance_map=[torch.rand(1)])
     with pytest.raises(ValueError, match=r"input: must hold one output per weight \(2\), got 3"):
         losses.DeepSupervision(inner, [1.0, 1.0])(outputs, targets)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"input": torch.rand(3, 3, 8, 8, 4)}, "input: must be a sequence of predictions, got Tensor"),
+        ({"input": []}, r"input: must hold at least one prediction, got \[\]"),
+        ({"input": [None]}, "input: must hold tensors, got NoneType"),
+        (
+            {"input": [torch.rand(1, 3, 8, 8, 4), torch.rand(1, 3, 4, 4)]},
+            r"input: must hold predictions .* all with as many axes, got shapes \[\(1, 3, 8, 8, 4\), \(1, 3,",
+        ),
+        ({"input": [torch.rand(3, 8, 8)]}, r"input: must hold predictions .* got shapes \[\(3, 8, 8\)\]"),
+        ({"target": None}, "target: must be a torch tensor, .* got NoneType"),
+        (
+            {"target": torch.zeros(4)},
+            r"target: must have batch size and .*\(3, 3, 8, 8, 4\), got \(4,\)",
+        ),
+        ({"spacing": [1.0, 2.0]}, r"spacing: must be a number, 3 numbers .* got shape \(2,\)"),
+        ({"spacing": torch.ones(2, 3)}, r"spacing: must be a number, 3 numbers .* got shape \(2, 3\)"),
+        ({"spacing": "wide"}, "spacing: must be a number or numbers, got 'wide'"),
+        ({"distance_map": torch.rand(3, 3, 8, 8, 4)}, "distance_map: must be a sequence, got Tensor"),
+        ({"ignore_mask": 3}, "ignore_mask: must be a torch tensor, .* got int"),
+    ],
+)
+def test_deep_supervision_names_what_is_wrong(changed: dict[str, Any], message: str) -> None:
+    outputs, targets = scales(label_map(3)[:, :8, :8, :4])
+    loss = losses.DeepSupervision(losses.BoundaryLoss(softmax=True))
+    with pytest.raises((TypeError, ValueError), match=message):
+        loss(**{"input": outputs, "target": targets[0], **changed})
 
 
 @every_loss
