@@ -11,6 +11,7 @@ import torch
 
 LOSSES = ("BoundaryLoss", "HausdorffDTLoss", "GeneralizedSurfaceLoss")
 WORKER = """
+import os
 import sys
 import torch
 import torch.distributed as dist
@@ -35,6 +36,7 @@ together = gradients(names, image[share], labels[share], torch.nn.parallel.Distr
 if rank == 0:
     torch.save((together, gradients(names, image, labels)), out)
 dist.destroy_process_group()
+os._exit(0)  # without the interpreter's shutdown, in which gloo's threads now and then abort the process
 """
 
 
