@@ -330,13 +330,6 @@ def test_two_dimensions(context) -> None:
     np.testing.assert_array_equal(dataset[PatchPosition(0, (3, 5))]["distance_map"], expected)
 
 
-@pytest.mark.parametrize("context", ["full", "halo", "patch"])
-def test_the_backend_named_is_the_one_used(context) -> None:
-    dataset = PatchDataset([SMALL], (4, 4, 4), classes=2, context=context, max_distance=3.0, backend="mine")
-    with pytest.raises(ValueError, match="backend: must be 'auto' or one of"):
-        dataset[PatchPosition(0, (0, 0, 0))]
-
-
 def test_patches_without_foreground_of_the_real_volume() -> None:
     """What the contexts tell a network where a 48^3 patch of the brain holds no grey or white matter."""
     brain, size, limit = mni_icbm152(), (48, 48, 48), 40.0

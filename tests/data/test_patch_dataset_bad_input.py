@@ -75,3 +75,10 @@ def test_bad_positions_and_augmentations() -> None:
     )
     with pytest.raises(ValueError, match="augment: must keep the shapes"):
         shrinking[PatchPosition(0, (0, 0, 0))]
+
+
+@pytest.mark.parametrize("context", ["full", "halo", "patch"])
+def test_the_backend_named_is_the_one_used(context) -> None:
+    dataset = PatchDataset([SMALL], (4, 4, 4), classes=2, context=context, max_distance=3.0, backend="mine")
+    with pytest.raises(ValueError, match="backend: must be 'auto' or one of"):
+        dataset[PatchPosition(0, (0, 0, 0))]
