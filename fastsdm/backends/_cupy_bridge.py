@@ -100,7 +100,7 @@ def torch_memory_and_stream(device: torch.device) -> Iterator[Any]:
         return int(torch.cuda.caching_allocator_alloc(size, device_index, stream))
 
     def freed(pointer: int, _: int) -> None:
-        torch.cuda.caching_allocator_delete(pointer)  # type: ignore[no-untyped-call]
+        torch.cuda.caching_allocator_delete(pointer)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     allocator = cupy.cuda.PythonFunctionAllocator(allocated, freed)
     with (

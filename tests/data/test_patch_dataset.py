@@ -21,6 +21,7 @@ from fastsdm.data import (
     patch_halo,
     random_affine_elastic,
 )
+from tests.data.sources import RecordingSource
 
 SIZE = (16, 12, 14)
 LIMIT = 5.0
@@ -278,17 +279,6 @@ def test_workers_give_what_one_process_gives(method, tmp_path) -> None:
     )
     assert same(alone[0], workers[0])
     assert same(alone[1], workers[1])
-
-
-class RecordingSource:
-    """An array behind an interface that notes which blocks are read."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array, self.shape, self.read = array, array.shape, []
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return self.array[index]
 
 
 @pytest.mark.parametrize("context", ["halo", "patch", None])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import fastsdm
 from fastsdm import testing
 from fastsdm.data import patch_halo, signed_distance_patch
+from tests.data.sources import RecordingSource
 
 CONVENTIONS = ("kervadec", "kervadec-literal", "plain", "midline")
 
@@ -149,17 +150,6 @@ def test_kind_dtype_and_layout_of_the_result() -> None:
     assert isinstance(signed_distance_patch(labels.numpy(), (1, 2, 3), (9, 8, 7), **options), np.ndarray)
     for other in (labels.bool(), labels.float(), labels.bfloat16(), labels.long()):
         assert torch.equal(signed_distance_patch(other, (1, 2, 3), (9, 8, 7), **options), got)
-
-
-class RecordingSource:
-    """An array behind an interface that notes which blocks are read, as an open file would be."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array, self.shape, self.read = array, array.shape, []
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return self.array[index]
 
 
 def test_only_the_patch_and_its_halo_are_read() -> None:
