@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NATIVE := $(wildcard fastsdm/backends/native/*)
+NATIVE := $(wildcard fastsdm/_backends/cpp/*)
 
 # Where there is no GPU the tests hold our calls to the signatures of CuPy and cuCIM, which import without CUDA.
 # Where there is one, it is its owner who installs them: for that CUDA, with all they need.
@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 install: $(STAMP)  ## make the virtual environment with everything in it
 
 demo: $(STAMP)  ## the main job on a real volume: times, a short training, a figure under out/
-	$(BIN)/fastsdm demo --out out
+	$(BIN)/python -m examples.demo --out out
 
 test: $(STAMP)  ## the test suite
 	$(BIN)/python -m pytest -m "not gpu" -n 2
@@ -60,7 +60,7 @@ sanitize: $(STAMP)  ## the native backend's tests with its kernel built under AS
 	    -C cmake.define.FASTSDM_SANITIZE=ON .
 	PYTHONPATH=build/sanitize:$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BIN)/python -S $(BIN)/pytest $(addprefix tests/backends/test_,native.py finish.py contract.py) -k "native or finish"
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BIN)/python -S $(BIN)/pytest $(addprefix tests/_backends/test_,native.py finish.py contract.py) -k "native or finish"
 
 clean:  ## remove the virtual environment and everything built
 	rm -rf $(VENV) build out .pytest_cache .mypy_cache .ruff_cache

@@ -11,15 +11,15 @@ import torch
 import typer
 from rich.markup import escape
 
-from benchmarks import readme as readme_block
-from benchmarks.cases import CASES
-from benchmarks.compare import change_table
-from benchmarks.console import console
-from benchmarks.plots import PLOTS
-from benchmarks.report import markdown, skipped_by_part
-from benchmarks.results import DIRECTORY, Results, keep_old, load, save, write_whole
-from benchmarks.runner import PARTS, Plan, results_of
-from benchmarks.tables import map_table
+from benchmarks.measure.cases import CASES
+from benchmarks.measure.runner import PARTS, Plan, results_of
+from benchmarks.report import readme as readme_block
+from benchmarks.report.compare import change_table
+from benchmarks.report.console import console
+from benchmarks.report.markdown import markdown, skipped_by_part
+from benchmarks.report.plots import PLOTS
+from benchmarks.report.results import DIRECTORY, Results, keep_old, load, save, write_whole
+from benchmarks.report.tables import map_table
 
 _README = Path(__file__).resolve().parent.parent / "README.md"
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -1,9 +1,9 @@
 """Exact signed distance maps on the fly, for training with distance-based losses."""
 
+from fastsdm._backends.registry import BackendStatus, backends, use_backend
 from fastsdm._errors import BackendUnavailableError
-from fastsdm.prefetch import prefetch
-from fastsdm.registry import BackendStatus, backends, use_backend
-from fastsdm.sdm import distance_transform, signed_distance
+from fastsdm._prefetch import prefetch
+from fastsdm._sdm import distance_transform, signed_distance
 
 __version__ = "0.1.0"
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastsdm import registry, testing
+from fastsdm import testing
+from fastsdm._backends import registry
 from fastsdm._types import Backend
 
 # Workers that share the processors are quicker with a thread each; what threads do to a result is tested

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fastsdm
+from fastsdm._backends import registry
 
 MASK = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
 
@@ -107,4 +108,4 @@ def test_a_named_backend_never_falls_back() -> None:
         pytest.raises(fastsdm.BackendUnavailableError, match=r"backend 'native' is unavailable: .*meta"),
         fastsdm.use_backend("native"),
     ):
-        fastsdm.registry.select("auto", torch.device("meta"))
+        registry.select("auto", torch.device("meta"))

@@ -7,7 +7,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fastsdm
-from fastsdm import sdm, testing
+from fastsdm import _sdm as sdm
+from fastsdm import testing
 from fastsdm.losses import BoundaryLoss
 
 SHAPE = (9, 10, 11)

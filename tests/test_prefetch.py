@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import fastsdm
-from fastsdm import registry, testing
+from fastsdm import testing
+from fastsdm._backends import registry
 from fastsdm.losses import BoundaryLoss
 
 SETTINGS = {
@@ -151,7 +152,7 @@ def test_streams_and_lifetimes_as_asked_for_on_cuda(monkeypatch) -> None:
         log.append(f"map on {streams[-1].name}")
         return target.float()
 
-    module = sys.modules["fastsdm.prefetch"]
+    module = sys.modules["fastsdm._prefetch"]
     monkeypatch.setattr(module, "_is_on_cuda", lambda target: True)
     monkeypatch.setattr(module, "_side_stream", lambda device: Stream("side"))
     monkeypatch.setattr(module, "signed_distance", mapped)

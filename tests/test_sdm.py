@@ -11,6 +11,7 @@ from scipy import ndimage
 
 import fastsdm
 from fastsdm import testing
+from fastsdm._backends import registry
 
 SPACING = (2.0, 0.5, 0.9)
 
@@ -216,7 +217,7 @@ def test_distance_transform_without_a_zero_voxel() -> None:
 
 def test_use_backend_and_environment(mask, monkeypatch) -> None:
     calls = []
-    scipy_backend = fastsdm.registry.get("scipy")
+    scipy_backend = registry.get("scipy")
     original = type(scipy_backend).signed_distance
 
     def recorded(self, *arguments):

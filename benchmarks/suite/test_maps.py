@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.cases import CASES
-from benchmarks.contenders import Contender, our_contenders, peer_contenders
-from benchmarks.gate import Reference
-from benchmarks.maps import Settings, left_out, reference_for, too_slow, warm_up
-from benchmarks.timing import Budget, clock_for
+from benchmarks.measure.cases import CASES
+from benchmarks.measure.contenders import Contender, our_contenders, peer_contenders
+from benchmarks.measure.gate import Reference
+from benchmarks.measure.maps import Settings, left_out, reference_for, too_slow, warm_up
+from benchmarks.measure.timing import Budget, clock_for
 from fastsdm.testing import Array
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from fastsdm.cli.check import check
-from fastsdm.cli.demo.command import demo
 from fastsdm.cli.info import info
 from fastsdm.cli.map import map_labels
 from fastsdm.cli.view import view
@@ -21,4 +20,3 @@ app.command("info")(info)
 app.command("check")(check)
 app.command("map")(map_labels)
 app.command("view")(view)
-app.command("demo")(demo)

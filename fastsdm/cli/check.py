@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import fastsdm
-from fastsdm import registry, testing
+from fastsdm import testing
+from fastsdm._backends import registry
 from fastsdm.cli.sole_backend import OtherBackendError, sole_backend
 from fastsdm.cli.terminal import FAILED, USAGE, console, fail, one_line_errors, progress_bar, usable_device
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import fastsdm
-from fastsdm import registry
+from fastsdm._backends import registry
 from fastsdm.cli.terminal import console
 
 _PACKAGES = ("torch", "numpy", "scipy", "triton", "cupy", "cucim", "monai", "nibabel", "nilearn")

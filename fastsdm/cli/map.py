@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 
 import fastsdm
-from fastsdm import registry
 from fastsdm._arrays import tensor_from_numpy
+from fastsdm._backends import registry
 from fastsdm._types import Convention, EmptyPolicy
 from fastsdm.cli import volumes
 from fastsdm.cli.terminal import USAGE, console, fail, one_line_errors, progress_bar, usable_device

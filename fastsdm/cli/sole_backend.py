@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 
 import fastsdm
-from fastsdm import registry
+from fastsdm._backends import registry
 
 #: Methods by which a backend can be made to work (``fastsdm._types``).
 _ENTRIES = ("signed_distance", "finished_region")

@@ -1,10 +1,10 @@
 """Data for training with distance maps: true maps of patches, a real volume, random augmentation."""
 
-from fastsdm.data.augment import random_affine_elastic
-from fastsdm.data.datasets import LabelledVolume, mni_icbm152
-from fastsdm.data.patch_dataset import PatchDataset, PatchPosition, Volume
-from fastsdm.data.patches import patch_halo, signed_distance_patch
-from fastsdm.data.sampling import PatchSampler
+from fastsdm.data._augment import random_affine_elastic
+from fastsdm.data._mni import LabelledVolume, mni_icbm152
+from fastsdm.data._patch_dataset import PatchDataset, PatchPosition, Volume
+from fastsdm.data._patch_map import patch_halo, signed_distance_patch
+from fastsdm.data._patch_sampler import PatchSampler
 
 __all__ = [
     "LabelledVolume",

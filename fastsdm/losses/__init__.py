@@ -1,10 +1,10 @@
 """Losses that weigh a segmentation network's prediction by exact distance maps, computed on the fly."""
 
-from fastsdm.losses.boundary import BoundaryLoss
-from fastsdm.losses.compound import DeepSupervision, RegionBoundaryLoss
-from fastsdm.losses.hausdorff import HausdorffDTLoss, LogHausdorffDTLoss
-from fastsdm.losses.regression import SDMRegressionLoss
-from fastsdm.losses.surface import GeneralizedSurfaceLoss
+from fastsdm.losses._boundary import BoundaryLoss
+from fastsdm.losses._compound import DeepSupervision, RegionBoundaryLoss
+from fastsdm.losses._hausdorff import HausdorffDTLoss, LogHausdorffDTLoss
+from fastsdm.losses._regression import SDMRegressionLoss
+from fastsdm.losses._surface import GeneralizedSurfaceLoss
 
 __all__ = [
     "BoundaryLoss",

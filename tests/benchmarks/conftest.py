@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.cases import MapCase, mask_case, organs
-from benchmarks.maps import Settings
-from benchmarks.timing import Budget
+from benchmarks.measure.cases import MapCase, mask_case, organs
+from benchmarks.measure.maps import Settings
+from benchmarks.measure.timing import Budget
 from fastsdm import testing
 
 CPU = torch.device("cpu")

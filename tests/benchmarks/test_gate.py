@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from benchmarks.contenders import OurBackend, PeerContender, Prepared, our_contenders, peer_contenders
-from benchmarks.gate import sampled_reference
-from benchmarks.maps import measured, reference_for
-from benchmarks.peers import PEERS
+from benchmarks.measure.contenders import OurBackend, PeerContender, Prepared, our_contenders, peer_contenders
+from benchmarks.measure.gate import sampled_reference
+from benchmarks.measure.maps import measured, reference_for
+from benchmarks.measure.peers import PEERS
 from fastsdm import testing
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ import torch
 import benchmarks.__main__ as command
 import fastsdm
 from benchmarks import gpu
-from benchmarks.bandwidth import Bandwidth
-from benchmarks.environment import environment
-from benchmarks.results import FORMAT, Results, load
+from benchmarks.measure.bandwidth import Bandwidth
+from benchmarks.measure.environment import environment
+from benchmarks.report.results import FORMAT, Results, load
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def named_gpu(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H100 80GB (made up)")
 
 
-def status(name: str, reason: str | None = None) -> fastsdm.registry.BackendStatus:
-    return fastsdm.registry.BackendStatus(name, True, () if reason else ("cuda",), reason)
+def status(name: str, reason: str | None = None) -> fastsdm.BackendStatus:
+    return fastsdm.BackendStatus(name, True, () if reason else ("cuda",), reason)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--find"]])

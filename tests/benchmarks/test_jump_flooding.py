@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import jump_flooding, separable
+from benchmarks.studies import jump_flooding, separable
 from fastsdm import testing
 
 CASES = {case.name: case for case in testing.hard_cases(20)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.losses import Step, compared
-from benchmarks.timing import Budget
+from benchmarks.measure.losses import Step, compared
+from benchmarks.measure.timing import Budget
 
 
 def step(value: float, gradient: float) -> Step:

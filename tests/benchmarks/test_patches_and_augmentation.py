@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import augmentation, patches
-from benchmarks.augmentation import Case, Comparison
+from benchmarks.studies import augmentation, patches
+from benchmarks.studies.augmentation import Case, Comparison
 from fastsdm.data import Volume
 
 

@@ -12,21 +12,21 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import benchmarks.__main__ as command
-import benchmarks.results
-from benchmarks import readme
-from benchmarks.bandwidth import Bandwidth
-from benchmarks.compare import change_table, changes
-from benchmarks.environment import environment
-from benchmarks.errors import EDGES, PHANTOMS, ErrorHistogram, error_histogram
-from benchmarks.maps import MapRow
-from benchmarks.memory import MemoryRow
-from benchmarks.monai_losses import LossRow
-from benchmarks.plots import PLOTS
-from benchmarks.report import markdown
-from benchmarks.results import FORMAT, Results, best_ours, best_peer, keep_old, load, save
-from benchmarks.scaling import ScalingRow
-from benchmarks.timing import Timing
-from benchmarks.training_step import StepRow
+import benchmarks.report.results
+from benchmarks.measure.bandwidth import Bandwidth
+from benchmarks.measure.environment import environment
+from benchmarks.measure.errors import EDGES, PHANTOMS, ErrorHistogram, error_histogram
+from benchmarks.measure.maps import MapRow
+from benchmarks.measure.memory import MemoryRow
+from benchmarks.measure.monai_losses import LossRow
+from benchmarks.measure.scaling import ScalingRow
+from benchmarks.measure.timing import Timing
+from benchmarks.measure.training_step import StepRow
+from benchmarks.report.compare import change_table, changes
+from benchmarks.report import readme
+from benchmarks.report.markdown import markdown
+from benchmarks.report.plots import PLOTS
+from benchmarks.report.results import FORMAT, Results, best_ours, best_peer, keep_old, load, save
 from fastsdm.testing import Agreement
 
 CPU = torch.device("cpu")
@@ -219,7 +219,7 @@ def test_broken_off_save_leaves_the_old_file(results, tmp_path, monkeypatch):
     def power_cut(*_):
         raise OSError("power cut")
 
-    monkeypatch.setattr(benchmarks.results.os, "replace", power_cut)
+    monkeypatch.setattr(benchmarks.report.results.os, "replace", power_cut)
     with pytest.raises(OSError, match="power cut"):
         save(dataclasses.replace(results, command="another"), path)
     assert load(path) == results

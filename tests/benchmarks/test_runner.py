@@ -12,15 +12,15 @@ import torch
 from typer.testing import CliRunner
 
 import benchmarks.__main__ as command
-from benchmarks import memory, runner
-from benchmarks.bandwidth import Bandwidth
-from benchmarks.contenders import OurBackend, PeerContender, Prepared
-from benchmarks.environment import environment
-from benchmarks.maps import measured, warm_up
-from benchmarks.peers import PEERS
-from benchmarks.results import FORMAT, Results, load
-from benchmarks.runner import PARTS, Plan, results_of
-from benchmarks.scaling import WrongMapError, measured_point, scaling_points
+from benchmarks.measure import memory, runner
+from benchmarks.measure.bandwidth import Bandwidth
+from benchmarks.measure.contenders import OurBackend, PeerContender, Prepared
+from benchmarks.measure.environment import environment
+from benchmarks.measure.maps import measured, warm_up
+from benchmarks.measure.peers import PEERS
+from benchmarks.measure.runner import PARTS, Plan, results_of
+from benchmarks.measure.scaling import WrongMapError, measured_point, scaling_points
+from benchmarks.report.results import FORMAT, Results, load
 
 CPU = torch.device("cpu")
 NOTHING = Results(FORMAT, environment(CPU, 1), "a command", Bandwidth(1e10))

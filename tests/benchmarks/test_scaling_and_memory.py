@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from benchmarks.contenders import OurBackend, peer_contenders
-from benchmarks.memory import can_measure, peak_memory
-from benchmarks.scaling import AXES, measured_point, scaling_points
+from benchmarks.measure.contenders import OurBackend, peer_contenders
+from benchmarks.measure.memory import can_measure, peak_memory
+from benchmarks.measure.scaling import AXES, measured_point, scaling_points
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import maps
-from benchmarks.contenders import OurBackend, PeerContender, Prepared
-from benchmarks.peers import PEERS
+from benchmarks.measure import maps
+from benchmarks.measure.contenders import OurBackend, PeerContender, Prepared
+from benchmarks.measure.peers import PEERS
 from benchmarks.suite import test_maps as suite
 from fastsdm.testing import Tolerance
 

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from benchmarks.timing import Budget, HostClock, Timing, interleaved
+from benchmarks.measure.timing import Budget, HostClock, Timing, interleaved
 
 
 class _FakeClock:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import traffic
+from benchmarks.studies import traffic
 
 
 @pytest.mark.parametrize("shape", traffic.SHAPES)
@@ -46,7 +46,7 @@ def test_cucim_packs_large_cubes_into_64_bits() -> None:
 
 def test_the_command_prints_the_table() -> None:
     root = Path(__file__).parent.parent.parent
-    command = [sys.executable, "-m", "benchmarks.traffic"]
+    command = [sys.executable, "-m", "benchmarks.studies.traffic"]
     printed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
     assert printed.strip() == traffic.report()
     assert "| 1 x 64 x 512 x 512 | 1 | 3 | 17.0 |" in printed

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import step_variants, training_step
-from benchmarks.monai_losses import WrongResultError, largest_difference, measured_losses
-from benchmarks.step_variants import BASELINE, Stopwatch, Variant
-from benchmarks.timing import Budget
-from benchmarks.training_step import WrongLossError, measured_steps, workload
+from benchmarks.measure import step_variants, training_step
+from benchmarks.measure.monai_losses import WrongResultError, largest_difference, measured_losses
+from benchmarks.measure.step_variants import BASELINE, Stopwatch, Variant
+from benchmarks.measure.timing import Budget
+from benchmarks.measure.training_step import WrongLossError, measured_steps, workload
 
 CPU = torch.device("cpu")
 

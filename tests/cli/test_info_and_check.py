@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import fastsdm
-from fastsdm import registry, testing
-from fastsdm.backends import _scipy
-from fastsdm.backends._scipy import BACKEND as SCIPY
-from fastsdm.backends._scipy import ScipyBackend
+from fastsdm import testing
+from fastsdm._backends import registry, scipy_reference
+from fastsdm._backends.scipy_reference import BACKEND as SCIPY
+from fastsdm._backends.scipy_reference import ScipyBackend
 from fastsdm.cli.sole_backend import OtherBackendError, sole_backend
 
 SIZE = ("--size", "10")
@@ -142,7 +142,7 @@ def test_check_fails_when_scipy_is_called_directly(command, native_is) -> None:
     class OwnCopy(Impostor):
         def signed_distance(self, labels, classes, spacing, max_distance):
             maps = [
-                [_scipy._plain_map(sample == value, row) for value in classes]
+                [scipy_reference._plain_map(sample == value, row) for value in classes]
                 for sample, row in zip(labels.numpy(), spacing.tolist(), strict=True)
             ]
             shape = (labels.shape[0], len(classes), *labels.shape[1:])

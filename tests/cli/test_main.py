@@ -42,11 +42,11 @@ def test_the_module_runs_and_lists_the_commands() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "fastsdm.cli", "--help"], capture_output=True, text=True, check=True
     )
-    for name in ("info", "check", "map", "view", "demo"):
+    for name in ("info", "check", "map", "view"):
         assert f" {name} " in done.stdout
 
 
-@pytest.mark.parametrize("name", ["info", "check", "map", "view", "demo"])
+@pytest.mark.parametrize("name", ["info", "check", "map", "view"])
 def test_every_command_explains_itself(command, name: str) -> None:
     done = command(name, "--help")
     assert done.exit_code == 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastsdm import testing
-from fastsdm.data.augment import random_affine_elastic
+from fastsdm.data._augment import random_affine_elastic
 
 STILL = {"flip": 0.0, "rotation": 0.0, "scaling": (1.0, 1.0), "elastic": 0.0}
 SHAPES = {2: (15, 22), 3: (9, 14, 11)}

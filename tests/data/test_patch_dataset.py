@@ -103,13 +103,13 @@ def test_patches_do_not_share_memory_with_the_volumes_or_the_cache() -> None:
 def test_whole_maps_are_kept(monkeypatch, cached, computed) -> None:
     held = [Volume(v, v) for v in (testing.noise((8, 8, 8), seed=seed) for seed in range(3))]
     calls = []
-    original = fastsdm.data.patch_dataset.signed_distance
+    original = fastsdm.data._patch_dataset.signed_distance
 
     def counted(labels, **options):
         calls.append(labels)
         return original(labels, **options)
 
-    monkeypatch.setattr(fastsdm.data.patch_dataset, "signed_distance", counted)
+    monkeypatch.setattr(fastsdm.data._patch_dataset, "signed_distance", counted)
     dataset = PatchDataset(held, (4, 4, 4), classes=2, context="full", cached_maps=cached)
     for number in (0, 1, 0, 0, 2, 0, 1):
         dataset[PatchPosition(number, (1, 2, 3))]

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import fastsdm
-from fastsdm import losses, registry
-from fastsdm.losses._common import DistanceMapLoss
+from fastsdm import losses
+from fastsdm._backends import registry
+from fastsdm.losses._base import DistanceMapLoss
 from fastsdm.schedules import Rebalance
 from tests.losses.cases import label_map, logits
 from tests.losses.test_targets import every_loss

@@ -14,7 +14,7 @@ import torch
 
 import fastsdm
 from fastsdm import losses
-from fastsdm.losses._common import DistanceMapLoss
+from fastsdm.losses._base import DistanceMapLoss
 from fastsdm.schedules import Constant, Increase, Rebalance
 from tests.losses.cases import label_map, logits
 from tests.losses.test_targets import every_loss

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastsdm import losses
-from fastsdm.losses._common import DistanceMapLoss
+from fastsdm.losses._base import DistanceMapLoss
 from tests.losses.cases import label_map, logits, one_hot
 from tests.losses.test_targets import every_loss
 

@@ -10,7 +10,7 @@ import torch
 
 import fastsdm
 from fastsdm import losses
-from fastsdm.losses._common import DistanceMapLoss
+from fastsdm.losses._base import DistanceMapLoss
 from tests.losses.cases import label_map, logits, one_hot
 
 CLASSES = 3

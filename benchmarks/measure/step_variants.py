@@ -1,0 +1,154 @@
+"""Where the distance map of a training step can come from."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import torch
+
+import fastsdm
+from benchmarks.measure.peers import one_hot_distance_maps
+from fastsdm._backends import registry
+from fastsdm.losses import BoundaryLoss
+
+BASELINE = "none"
+_Pair = tuple[torch.cuda.Event, torch.cuda.Event]
+
+
+class Stopwatch:
+    """Time spent in the wrapped functions, summed per step: wall clock, or events on a device's stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_cuda = device.type == "cuda"
+        self._steps: list[list[float | _Pair]] = []
+
+    def new_step(self) -> None:
+        """What is timed from now on belongs to the next step."""
+        self._steps.append([])
+
+    def clear(self) -> None:
+        """Forget the steps so far."""
+        self._steps.clear()
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, timed."""
+
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            if not self._on_cuda:
+                start_s = time.perf_counter()
+                result = function(*arguments, **keywords)
+                self._note(time.perf_counter() - start_s)
+                return result
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            start.record()
+            result = function(*arguments, **keywords)
+            end.record()
+            self._note((start, end))
+            return result
+
+        return timed
+
+    def attach(self, owner: object, method: str) -> None:
+        """Time every call of a method of this object."""
+        setattr(owner, method, self.around(getattr(owner, method)))
+
+    def median_per_step(self) -> float:
+        """Median seconds per step; waits for the device."""
+        if self._on_cuda:
+            torch.cuda.synchronize()
+        return statistics.median([sum(map(_seconds, step)) for step in self._steps] or [0.0])
+
+    def _note(self, taken: float | _Pair) -> None:
+        if self._steps:  # calls before the first step are not wanted
+            self._steps[-1].append(taken)
+
+
+def _seconds(taken: float | _Pair) -> float:
+    if isinstance(taken, float):
+        return taken
+    start, end = taken
+    return float(start.elapsed_time(end)) / 1000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One source of the map.
+
+    Attributes:
+        watch: times the map.
+        loss: from logits, labels and what `begin` returned.
+        begin: called before the forward pass.
+        exact: whether the loss must agree with the others to rounding.
+    """
+
+    watch: Stopwatch
+    loss: Callable[[torch.Tensor, torch.Tensor, Any], Any]
+    begin: Callable[[torch.Tensor], Any] = lambda labels: None
+    exact: bool = True
+
+
+def step_variants(device: torch.device, classes: int) -> dict[str, Callable[[Stopwatch], Variant]]:
+    """Every source of the map that works on `device`, by name: the published recipe, MONAI, each of ours."""
+    made: dict[str, Callable[[Stopwatch], Variant]] = {
+        BASELINE: lambda watch: Variant(watch, lambda logits, labels, begun: 0.0),
+        "scipy recipe": partial(_recipe, classes=classes),
+        "MONAI": _monai,
+    }
+    usable = [name for name in fastsdm.backends() if registry.get(name).unavailable(device) is None]
+    if device.type == "cpu":  # jump flooding is made for devices: seconds a step here
+        usable = [name for name in usable if registry.get(name).exact]
+    for name in usable:
+        made[f"fastsdm {name}"] = partial(_ours, backend=name, classes=classes)
+        made[f"fastsdm {name}, prefetch"] = partial(_prefetched, backend=name, classes=classes)
+    return made
+
+
+def _ours(watch: Stopwatch, backend: str, classes: int) -> Variant:
+    loss = BoundaryLoss(softmax=True, backend=backend)
+    # What the loss does by itself without `distance_map`, in two calls so that the first can be timed.
+    timed = watch.around(loss.target_map)
+    return Variant(
+        watch,
+        lambda logits, labels, begun: loss(logits, labels, distance_map=timed(labels, classes)),
+        exact=registry.get(backend).exact,
+    )
+
+
+class _TimedResult:
+    """A map under way whose wait is timed."""
+
+    def __init__(self, pending: Any, watch: Stopwatch) -> None:
+        self.result = watch.around(pending.result)
+
+
+def _prefetched(watch: Stopwatch, backend: str, classes: int) -> Variant:
+    loss = BoundaryLoss(softmax=True)
+    start = watch.around(partial(fastsdm.prefetch, classes=classes, empty="zero", backend=backend))
+    return Variant(
+        watch,
+        lambda logits, labels, begun: loss(logits, labels, distance_map=begun),
+        begin=lambda labels: _TimedResult(start(labels[:, 0]), watch),
+        exact=registry.get(backend).exact,
+    )
+
+
+def _monai(watch: Stopwatch) -> Variant:
+    loss = import_module("monai.losses").BoundaryLoss(softmax=True, to_onehot_y=True)
+    watch.attach(loss, "compute_distance_map")
+    return Variant(watch, lambda logits, labels, begun: loss(logits, labels))
+
+
+def _recipe(watch: Stopwatch, classes: int) -> Variant:
+    def maps_of(labels: torch.Tensor) -> torch.Tensor:
+        one_hot = labels.cpu() == torch.arange(classes).view(1, classes, 1, 1, 1)
+        maps = [torch.from_numpy(one_hot_distance_maps(each.numpy(), (1.0, 1.0, 1.0))) for each in one_hot]
+        return torch.stack(maps).to(labels.device)
+
+    timed = watch.around(maps_of)
+    return Variant(watch, lambda logits, labels, begun: (torch.softmax(logits, 1) * timed(labels)).mean())

@@ -1,0 +1,175 @@
+"""Registers and spills of every kernel that `triton` can launch: `python -m benchmarks.studies.registers`.
+
+The kernels are compiled ahead of time, which takes no GPU. Registers per thread limit how many programs a
+multiprocessor holds; a spill is a register that lives in memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastsdm._backends import triton_launcher
+
+_POINTERS = {
+    torch.uint8: "*u8",
+    torch.int8: "*i8",
+    torch.int16: "*i16",
+    torch.uint16: "*u16",
+    torch.int32: "*i32",
+    torch.uint32: "*u32",
+    torch.int64: "*i64",
+    torch.float16: "*fp16",
+    torch.float32: "*fp32",
+}
+LABELS = tuple(dtype for dtype in _POINTERS if not dtype.is_floating_point)
+#: Rows and axes on both sides of every choice that the launcher makes by size.
+_SHAPES = (
+    (1, 40, 200, 32),
+    (1, 200, 40, 32),
+    (1, 200, 200, 4096),
+    (1, 40, 40, 4096),
+    (1, 40, 32),
+    (1, 200, 32),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A chip to compile for."""
+
+    backend: str
+    arch: int | str
+    lanes: int
+    tiles: triton_launcher.Tiles
+
+
+TARGETS = {
+    "sm_80": Target("cuda", 80, 32, triton_launcher.NVIDIA),
+    "sm_90": Target("cuda", 90, 32, triton_launcher.NVIDIA),
+    "gfx942": Target("hip", "gfx942", 64, triton_launcher.AMD),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kernel with everything that makes Triton compile it anew: types of pointers, constants."""
+
+    kernel: str
+    pointers: tuple[str, str, str]
+    constants: tuple[tuple[str, int], ...]
+    options: tuple[tuple[str, int | bool], ...]
+
+    def __str__(self) -> str:
+        source, _, target = (pointer[1:] for pointer in self.pointers)
+        chosen = [f"{name}={int(value)}" for name, value in self.constants if name not in ("ROWS", "LANES")]
+        return " ".join([self.kernel.strip("_").removesuffix("_kernel"), f"{source} to {target}", *chosen])
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Registers per thread (on AMD vector registers) and bytes or registers spilled."""
+
+    registers: int
+    spills: int
+
+    def __str__(self) -> str:
+        return f"{self.registers} ({self.spills} spilled)" if self.spills else str(self.registers)
+
+
+def variants(tiles: triton_launcher.Tiles) -> Iterator[Variant]:
+    """Every variant the launcher can ask for, found by asking it for the launches of many shapes."""
+    found = {
+        Variant(
+            launch.kernel,
+            (
+                _POINTERS[launch.source_dtype],
+                _POINTERS[triton_launcher._value_dtype(labels, [1])]
+                if launch.kernel == "_scan_row_kernel"
+                else "*fp32",
+                _POINTERS[launch.target_dtype],
+            ),
+            tuple(launch.constants.items()),
+            tuple(launch.options.items()),
+        )
+        for labels in LABELS
+        for shape in _SHAPES
+        for launch in triton_launcher.passes(shape, labels, 1, tiles)
+    }
+    yield from sorted(found, key=str)
+
+
+def usage(variant: Variant, target_name: str) -> Usage:
+    """What the assembler says of the variant."""
+    made = assembly(variant, target_name)
+    return (
+        _amd_usage(made["amdgcn"]) if TARGETS[target_name].backend == "hip" else _nvidia_usage(made["cubin"])
+    )
+
+
+@functools.cache
+def assembly(variant: Variant, target_name: str) -> dict[str, Any]:
+    """The variant compiled for the target: text and machine code by the compiler's names for them."""
+    import triton  # noqa: PLC0415  # optional: only this command and its tests compile
+    from triton.backends.compiler import GPUTarget  # noqa: PLC0415
+    from triton.compiler import ASTSource  # noqa: PLC0415
+
+    target = TARGETS[target_name]
+    kernel = getattr(triton_launcher._kernels(), variant.kernel)
+    constants = dict(variant.constants)
+    sizes = [name for name in kernel.arg_names[len(variant.pointers) :] if name not in constants]
+    signature = dict(zip(kernel.arg_names, variant.pointers, strict=False))
+    signature |= dict.fromkeys(sizes, "i32") | dict.fromkeys(constants, "constexpr")
+    aligned = {(index,): [["tt.divisibility", 16]] for index in range(len(variant.pointers))}
+    compiled = triton.compile(
+        ASTSource(kernel, signature, constexprs=constants, attrs=aligned),
+        target=GPUTarget(target.backend, target.arch, target.lanes),
+        options=dict(variant.options),
+    )
+    return dict(compiled.asm)
+
+
+def _nvidia_usage(cubin: bytes) -> Usage:
+    from triton import knobs  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        command = [knobs.nvidia.cuobjdump.path, "-res-usage", str(path)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (line,) = re.findall(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", text)
+    registers, stack, local = map(int, line)
+    return Usage(registers, stack + local)
+
+
+def _amd_usage(assembly: str) -> Usage:
+    def count(name: str) -> int:
+        (value,) = re.findall(rf"\.{name}: +(\d+)", assembly)
+        return int(value)
+
+    return Usage(count("vgpr_count"), count("vgpr_spill_count") + count("sgpr_spill_count"))
+
+
+def report() -> str:
+    """A Markdown table: registers per thread of every variant, spills in brackets, a dash where unused."""
+    used = {
+        name: {str(variant): usage(variant, name) for variant in variants(target.tiles)}
+        for name, target in TARGETS.items()
+    }
+    lines = [f"| variant | {' | '.join(TARGETS)} |", "|---" * (len(TARGETS) + 1) + "|"]
+    for variant in sorted(set().union(*used.values())):
+        cells = (str(used[name].get(variant, "-")) for name in TARGETS)
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(report())

@@ -1,0 +1,139 @@
+"""The fast path on CPUs: our own C++ (see ``native/relax.hpp`` for how it works)."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fastsdm._types import Finish
+
+_EXTENSION = "fastsdm._backends._native_ext"
+
+
+class NativeBackend:
+    """Signed maps in one pass over the labels for all classes: SIMD, threads, no copy of the labels."""
+
+    name = "native"
+    exact = True
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """None on the CPU where the extension was built."""
+        if device.type != "cpu":
+            return f"it works on CPU tensors only, the target is on {device}; move it with .cpu()"
+        try:
+            importlib.import_module(_EXTENSION)
+        except ModuleNotFoundError:
+            return (
+                "its C++ extension was not built when fastsdm was installed, for want of a C++ compiler; "
+                "install one (on Debian: apt install g++), then install fastsdm again from its source"
+            )
+        except ImportError as error:
+            return f"its C++ extension does not load ({error}); install fastsdm again from its source"
+        return None
+
+    def signed_distance(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int],
+        spacing: torch.Tensor,
+        max_distance: float | None,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._types.Backend`.
+
+        Args:
+            labels: as there.
+            classes: as there.
+            spacing: as there.
+            max_distance: as there.
+            threads: as in :meth:`finished_region`.
+            isa: as in :meth:`finished_region`.
+
+        Returns:
+            As there.
+
+        Raises:
+            ValueError: the CPU does not have ``isa``.
+            MemoryError: there is no room for the map.
+        """
+        batch, *shape = labels.shape
+        plain = Finish(shifts=(0.0,) * batch, both_sides=False, missing=(math.inf,) * batch, limit=math.inf)
+        return self.finished_region(
+            labels, classes, spacing, max_distance, plain, [0] * len(shape), shape, threads=threads, isa=isa
+        )
+
+    def finished_region(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int] | None,
+        spacing: torch.Tensor,
+        max_distance: float | None,
+        finish: Finish,
+        start: Sequence[int],
+        size: Sequence[int],
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._types.FusedBackend`; every pass answers only what the next one reads.
+
+        Args:
+            labels: as there.
+            classes: as there.
+            spacing: as there.
+            max_distance: as there.
+            finish: as there.
+            start: as there.
+            size: as there.
+            threads: how many to use at most; None for ``torch.get_num_threads()``.
+            isa: instruction set, one of ``_native_ext.isas()``; None for the best this CPU has.
+
+        Returns:
+            As there.
+
+        Raises:
+            ValueError: the CPU does not have ``isa``.
+            MemoryError: there is no room for the map.
+        """
+        from fastsdm._backends import _native_ext  # noqa: PLC0415 (unavailable() answers where it is missing)
+
+        batch, *shape = labels.shape
+        # 2D is a volume of one slice, whatever its thickness.
+        flat = [1] * (3 - len(shape))
+        sampling = np.ones((batch, 3))
+        sampling[:, len(flat) :] = spacing.numpy()
+        patterns = [(0, True)] if classes is None else [_pattern(value, labels.dtype) for value in classes]
+        # numpy asks for huge pages: the first touch of a large result costs a fifth of torch.empty's.
+        maps = np.empty((batch, len(patterns), *flat, *size), np.float32)
+        _native_ext.signed_distance(
+            labels.numpy().reshape(batch, *flat, *shape),
+            patterns,
+            sampling,
+            math.inf if max_distance is None else max_distance,
+            maps,
+            shifts=finish.shifts,
+            both_sides=finish.both_sides,
+            missing=finish.missing,
+            limit=finish.limit,
+            first=(*(0 for _ in flat), *start),
+            threads=torch.get_num_threads() if threads is None else threads,
+            isa=isa,
+        )
+        return torch.from_numpy(maps.reshape(batch, len(patterns), *size))
+
+
+def _pattern(value: int, dtype: torch.dtype) -> tuple[int, bool] | None:
+    """Bits of that label, and whether to match all others instead; None where no label can equal it."""
+    if dtype == torch.bool:  # true is any byte but 0
+        return (0, value == 1) if value in {0, 1} else None
+    info = torch.iinfo(dtype)
+    return (value % 2**info.bits, False) if info.min <= value <= info.max else None
+
+
+BACKEND = NativeBackend()

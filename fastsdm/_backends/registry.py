@@ -1,0 +1,158 @@
+"""Which backend runs: names, what is available here, and how one is selected."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+
+from fastsdm._errors import BackendUnavailableError
+from fastsdm._types import Backend
+
+_MODULES = {
+    "cucim": "fastsdm._backends.cucim",
+    "cupy": "fastsdm._backends.cupy",
+    "triton": "fastsdm._backends.triton_launcher",
+    "torch": "fastsdm._backends.jump_flooding",
+    "native": "fastsdm._backends.native",
+    "scipy": "fastsdm._backends.scipy_reference",
+}
+#: What ``auto`` tries, in this order, for a tensor on that type of device.
+AUTO_ORDER: dict[str, tuple[str, ...]] = {
+    "cuda": ("cucim", "cupy", "triton", "torch"),
+    "cpu": ("native", "scipy"),
+}
+_AUTO_ORDER_ELSEWHERE = ("torch",)
+_ENVIRONMENT_VARIABLE = "FASTSDM_BACKEND"
+
+_selected: ContextVar[str | None] = ContextVar("fastsdm_backend", default=None)
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a backend could run here.
+
+    Attributes:
+        name: what to pass as ``backend=``.
+        exact: distances are exact up to float32 rounding.
+        devices: types of the devices present here on which it runs.
+        reason: why it runs nowhere here, and the fix; None where it runs somewhere.
+    """
+
+    name: str
+    exact: bool
+    devices: tuple[str, ...]
+    reason: str | None
+
+    @property
+    def available(self) -> bool:
+        """Whether some device of this machine can use it."""
+        return bool(self.devices)
+
+    def __str__(self) -> str:
+        where = f"on {', '.join(self.devices)}" if self.devices else f"unavailable: {self.reason}"
+        return f"{self.name}: {where}"
+
+
+def backends() -> dict[str, BackendStatus]:
+    """Every backend by name: where it could run on this machine, or why it cannot and the fix."""
+    return {name: _status(get(name)) for name in _MODULES}
+
+
+def get(name: str) -> Backend:
+    """The backend of that name, available or not.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in _MODULES:
+        raise ValueError(f"backend: must be 'auto' or one of {', '.join(map(repr, _MODULES))}; got {name!r}")
+    backend: Backend = importlib.import_module(_MODULES[name]).BACKEND
+    return backend
+
+
+def current_choice(backend: str) -> str:
+    """The name in force: an explicit one, else ``use_backend``'s, else the environment's, else 'auto'."""
+    if backend != "auto":
+        return backend
+    return _selected.get() or os.environ.get(_ENVIRONMENT_VARIABLE) or "auto"
+
+
+def select(backend: str, device: torch.device) -> Backend:
+    """The backend that will work on ``device``.
+
+    Raises:
+        ValueError: unknown name.
+        BackendUnavailableError: the named backend cannot run, or ``auto`` finds none that can.
+    """
+    name = current_choice(backend)
+    if name != "auto":
+        chosen = get(name)
+        reason = chosen.unavailable(device)
+        if reason is not None:
+            raise BackendUnavailableError(name, reason)
+        return chosen
+    reasons = []
+    for candidate in map(get, AUTO_ORDER.get(device.type, _AUTO_ORDER_ELSEWHERE)):
+        reason = candidate.unavailable(device)
+        if reason is None:
+            if not candidate.exact:
+                _warn_approximate(candidate.name, device.type)
+            return candidate
+        reasons.append(f"{candidate.name}: {reason}")
+    raise BackendUnavailableError("auto", f"nothing runs on {device} ({'; '.join(reasons)})")
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Make ``name`` the backend of every call in the block that does not name one itself.
+
+    The choice holds for the current thread (or asynchronous task) and goes before the environment
+    variable ``FASTSDM_BACKEND``. ``"auto"`` restores the automatic choice.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name != "auto":
+        get(name)
+    token = _selected.set(name)
+    try:
+        yield
+    finally:
+        _selected.reset(token)
+
+
+def _status(backend: Backend) -> BackendStatus:
+    present = _devices_present()
+    usable = tuple(device.type for device in present if backend.unavailable(device) is None)
+    reason = None if usable else backend.unavailable(_home_device(backend.name))
+    return BackendStatus(backend.name, backend.exact, usable, reason)
+
+
+def _devices_present() -> list[torch.device]:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return [torch.device("cpu"), *([accelerator] if accelerator is not None else [])]
+
+
+def _home_device(name: str) -> torch.device:
+    return torch.device("cuda" if name in AUTO_ORDER["cuda"] else "cpu")
+
+
+_warned: set[str] = set()
+
+
+def _warn_approximate(name: str, device_type: str) -> None:
+    if device_type in _warned:
+        return
+    _warned.add(device_type)
+    warnings.warn(
+        f"no exact backend runs on {device_type} here: backend '{name}' is used, which is approximate "
+        "(docs/backends.md gives its error); fastsdm.backends() says what would make an exact one available",
+        stacklevel=2,
+    )

@@ -1,7 +1,0 @@
-"""cuCIM's transform (``cucim.core.operations.morphology``, PBA+), in float32."""
-
-from __future__ import annotations
-
-from fastsdm.backends._cupy_bridge import CupyBackend
-
-BACKEND = CupyBackend("cucim", "cucim.core.operations.morphology", "cucim-cu{cuda}")

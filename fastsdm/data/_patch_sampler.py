@@ -1,0 +1,142 @@
+"""Where training patches are taken: drawn from one seed, biased towards the foreground."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from fastsdm.data._patch_dataset import PatchDataset, PatchPosition
+from fastsdm.data._patch_map import check_number, whole_number
+from fastsdm.data._volume import PaddedSource
+
+#: Voxels of a class that are remembered per volume; a class that has more is represented by a sample.
+_REMEMBERED = 10_000
+#: Slices along the first axis that are searched for foreground at a time.
+_SLAB = 16
+
+
+class PatchSampler(Sampler[PatchPosition]):
+    """Draws the positions of an epoch's patches, for ``DataLoader(dataset, sampler=...)``.
+
+    All positions come from the process that iterates the loader, and a patch is a function of its position:
+    the same ``seed`` gives the same patches whatever the number of workers and however they were started.
+    Every epoch draws new ones.
+
+    A patch is taken from a volume chosen uniformly. With probability ``foreground`` it is centred, as far as
+    the volume's edges let it, on a random voxel of a random foreground class of that volume; else, and
+    in a volume without foreground, its position is uniform.
+
+    The labels are read once, slab by slab, to find the foreground.
+
+    Args:
+        dataset: what the positions are for.
+        patches_per_epoch: how many are drawn, by all processes together.
+        foreground: share of patches that are centred on a foreground voxel.
+        foreground_classes: which label values are foreground; None for all but 0 and the padding's.
+        seed: of all draws, not negative.
+        rank: number of this process in distributed training ...
+        world_size: ... of how many; each gets every ``world_size``-th position, and all equally many.
+
+    Raises:
+        TypeError: an argument of a type that cannot be used.
+        ValueError: an argument out of its range, or a foreground class that no volume holds.
+    """
+
+    def __init__(
+        self,
+        dataset: PatchDataset,
+        *,
+        patches_per_epoch: int,
+        foreground: float = 1 / 3,
+        foreground_classes: Sequence[int] | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        patches_per_epoch = whole_number("patches_per_epoch", patches_per_epoch)
+        seed, rank = whole_number("seed", seed), whole_number("rank", rank)
+        world_size = whole_number("world_size", world_size)
+        check_number("foreground", foreground)
+        if patches_per_epoch < 1:
+            raise ValueError(f"patches_per_epoch: must be at least 1, got {patches_per_epoch}")
+        if not 0 <= foreground <= 1:
+            raise ValueError(f"foreground: must be from 0 to 1, got {foreground}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank: must be from 0 to world_size - 1 = {world_size - 1}, got {rank}")
+        if patches_per_epoch % world_size:
+            raise ValueError(
+                f"patches_per_epoch: must be a multiple of world_size = {world_size} (else processes wait "
+                f"for each other), got {patches_per_epoch}"
+            )
+        if seed < 0:
+            raise ValueError(f"seed: must not be negative, got {seed}")
+        self._size, self._sources = dataset.size, dataset.label_sources
+        self._count, self._foreground, self._seed = patches_per_epoch, foreground, seed
+        self._rank, self._world_size = rank, world_size
+        self._epoch = 0
+        found = [
+            _foreground_voxels(source, foreground_classes, seed) if foreground > 0 else {}
+            for source in self._sources
+        ]
+        absent = set(foreground_classes or ()).difference(*found)
+        if foreground > 0 and absent:
+            raise ValueError(
+                f"foreground_classes: every class must be in a volume, {sorted(absent)} are in none"
+            )
+        self._voxels = [list(classes.values()) for classes in found]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the next one, as when training is resumed; without it they count from 0."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Positions that this process draws per epoch."""
+        return len(range(self._rank, self._count, self._world_size))
+
+    def __iter__(self) -> Iterator[PatchPosition]:
+        """The positions of the next epoch."""
+        rng = np.random.default_rng([self._seed, self._epoch])
+        self._epoch += 1
+        positions = [self._position(rng) for _ in range(self._count)]
+        return iter(positions[self._rank :: self._world_size])
+
+    def _position(self, rng: np.random.Generator) -> PatchPosition:
+        volume = int(rng.integers(len(self._sources)))
+        source, classes = self._sources[volume], self._voxels[volume]
+        room = np.subtract(source.shape, self._size)
+        if classes and rng.random() < self._foreground:
+            voxels = classes[rng.integers(len(classes))]
+            centre = np.unravel_index(voxels[rng.integers(len(voxels))], source.shape)
+            start = np.clip(np.subtract(centre, np.floor_divide(self._size, 2)), 0, room)
+        else:
+            start = rng.integers(0, room, endpoint=True)
+        start = start - source.before
+        return PatchPosition(volume, tuple(start.tolist()), int(rng.integers(2**63)))
+
+
+def _foreground_voxels(
+    source: PaddedSource, classes: Sequence[int] | None, seed: int
+) -> dict[int, NDArray[np.int64]]:
+    """Indices, in the flat padded volume, of voxels of each foreground class that it holds."""
+    rng = np.random.default_rng(seed)
+    kept: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+    stride = math.prod(source.shape[1:])
+    for first in range(0, source.shape[0], _SLAB):
+        last = min(first + _SLAB, source.shape[0])
+        slab = source[(slice(first, last), *(slice(0, n) for n in source.shape[1:]))].cpu().numpy()
+        for value in np.unique(slab).tolist():
+            if value in (0, source.fill) if classes is None else value not in classes:
+                continue
+            voxels = np.flatnonzero(slab == value) + first * stride
+            keys = rng.random(len(voxels))
+            if value in kept:
+                voxels = np.concatenate([kept[value][0], voxels])
+                keys = np.concatenate([kept[value][1], keys])
+            # The voxels with the smallest of independent keys are a uniform sample, however many slabs.
+            chosen = np.argsort(keys)[:_REMEMBERED]
+            kept[value] = (voxels[chosen], keys[chosen])
+    return {value: kept[value][0] for value in sorted(kept)}

@@ -1,0 +1,118 @@
+"""The map a loss weighs with: what may be asked of it, adopting one that is handed in, normalization."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import torch
+
+from fastsdm import _validate
+from fastsdm._types import EmptyPolicy, SpacingLike
+from fastsdm.losses._target import selected
+
+Normalization: TypeAlias = Literal["max", "unit"]
+
+
+class PendingMap(Protocol):
+    """A map that is still being computed, such as :func:`fastsdm.prefetch` returns."""
+
+    def result(self) -> torch.Tensor:
+        """Wait for the map and hand it over."""
+
+
+def check_spacing(spacing: SpacingLike) -> None:
+    """Raise for a spacing that fits no volume, be it of 2 or 3 axes."""
+    rows = _validate.spacing_tensor(spacing)
+    if rows.ndim > 2 or (rows.ndim and rows.shape[-1] not in (2, 3)):
+        raise ValueError(
+            "spacing: must be a number, 2 or 3 numbers (one per spatial axis), or one such row per sample; "
+            f"got shape {tuple(rows.shape)}"
+        )
+    _validate.spacing_values(rows.reshape(-1, rows.shape[-1] if rows.ndim else 1))
+
+
+def check_options(empty: EmptyPolicy, max_distance: float | None, normalize: str | None) -> None:
+    """Raise ValueError for settings that no loss can be computed with."""
+    if normalize is not None:
+        _validate.choice("normalize", normalize, ("max", "unit"))
+    if empty == "inf" and max_distance is None:
+        raise ValueError(
+            "empty: must be 'zero', 'max' or 'raise' in a loss without max_distance, got 'inf', "
+            "which makes the loss infinite where a class is absent"
+        )
+
+
+def adopted(
+    handed: torch.Tensor | PendingMap,
+    shape: Sequence[int],
+    device: torch.device,
+    *,
+    channels: Sequence[int],
+    empty: EmptyPolicy,
+    max_distance: float | None,
+) -> torch.Tensor:
+    """A map that the caller made, checked and cut to the channels the loss looks at.
+
+    Args:
+        handed: ``[B, K, *S]``, or with all C channels; or the promise of one.
+        shape: the prediction's, ``[B, C, *S]``.
+        device: the prediction's.
+        channels: those the loss looks at.
+        empty: with ``"zero"``, infinities of absent classes read 0 ...
+        max_distance: ... with another policy this, where it is set.
+
+    Raises:
+        TypeError: neither a tensor nor the promise of one; booleans or complex numbers.
+        ValueError: a shape or device that does not fit the prediction's.
+    """
+    maps = handed if isinstance(handed, torch.Tensor) else _result(handed)
+    wanted = (shape[0], len(channels), *shape[2:])
+    if tuple(maps.shape) == tuple(shape):
+        maps = selected(maps, channels)
+    if tuple(maps.shape) != wanted:
+        raise ValueError(f"distance_map: must have shape {wanted}, got {tuple(maps.shape)}")
+    if maps.device != device:
+        raise ValueError(f"distance_map: must be on the prediction's device {device}, got {maps.device}")
+    if maps.dtype == torch.bool or maps.is_complex():
+        raise TypeError(f"distance_map: must hold distances, got dtype {maps.dtype}")
+    maps = maps.detach()
+    if maps.dtype not in (torch.float32, torch.float64):
+        maps = maps.float()  # squares and sums of distances are beyond what float16 holds
+    fill = 0.0 if empty == "zero" else max_distance
+    return maps if fill is None else maps.nan_to_num(nan=math.nan, posinf=fill, neginf=-fill)
+
+
+def normalized(maps: torch.Tensor, how: Normalization | None) -> torch.Tensor:
+    """The map in units of its own extent; where it is 0 throughout it stays 0.
+
+    Args:
+        maps: ``[B, K, *S]``.
+        how: ``"max"`` divides each sample by its largest absolute distance over all classes; ``"unit"``
+            divides, per sample and class, the outside by its largest and the inside by its smallest value,
+            so that both phases reach 1; None leaves the map alone.
+    """
+    if how is None:
+        return maps
+    space = tuple(range(2, maps.ndim))
+    if how == "max":
+        return maps / _one_if_zero(maps.abs().amax(dim=(1, *space), keepdim=True))
+    highest = _one_if_zero(maps.amax(dim=space, keepdim=True).clamp(min=0))
+    lowest = _one_if_zero(maps.amin(dim=space, keepdim=True).clamp(max=0).neg())
+    return torch.where(maps > 0, maps / highest, maps / lowest)
+
+
+def _result(pending: PendingMap) -> torch.Tensor:
+    result = getattr(pending, "result", None)
+    maps = result() if callable(result) else pending
+    if not isinstance(maps, torch.Tensor):
+        raise TypeError(
+            "distance_map: must be a tensor or have a result() that returns one, "
+            f"got {type(pending).__name__}"
+        )
+    return maps
+
+
+def _one_if_zero(extent: torch.Tensor) -> torch.Tensor:
+    return torch.where(extent > 0, extent, torch.ones_like(extent))

@@ -1,0 +1,182 @@
+"""What the network should have predicted: one reading for label maps, one-hot masks and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from fastsdm._arrays import as_tensor
+from fastsdm._sdm import signed_distance
+
+_ROUNDING = 1e-3  # by which interpolated probabilities may miss [0, 1]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The truth of the K channels a loss looks at.
+
+    Attributes:
+        values: a label map ``[B, *S]``, or one channel per class ``[B, K, *S]``, inside above 0.5.
+        classes: the K label values of a label map; None with one channel per class.
+        ignored: bool ``[B, 1, *S]``, the voxels that belong to no class and to no background; or None.
+    """
+
+    values: torch.Tensor
+    classes: Sequence[int] | None
+    ignored: torch.Tensor | None
+
+    def masks(self) -> torch.Tensor:
+        """Bool ``[B, K, *S]``; ignored voxels are inside of nothing."""
+        if self.classes is not None:
+            inside = torch.stack([self.values == value for value in self.classes], dim=1)
+        else:
+            inside = self.values if self.values.dtype == torch.bool else self.values > 0.5
+        return inside if self.ignored is None else inside & ~self.ignored
+
+    def probabilities(self, dtype: torch.dtype) -> torch.Tensor:
+        """Floats ``[B, K, *S]``: soft targets as they are, all others 0 or 1; 0 at ignored voxels."""
+        if self.classes is not None or not self.values.is_floating_point():
+            return self.masks().to(dtype)
+        soft = self.values.to(dtype)
+        return soft if self.ignored is None else soft.masked_fill(self.ignored, 0)
+
+    def signed_distance(self, **options: Any) -> torch.Tensor:
+        """The map ``[B, K, *S]``, as :func:`fastsdm.signed_distance` makes it; 0 at ignored voxels."""
+        if self.classes is not None and self.ignored is None:
+            ndim = self.values.ndim - 1
+            return signed_distance(self.values, classes=self.classes, spatial_dims=ndim, **options)
+        return signed_distance_of_masks(self.masks(), self.ignored, **options)
+
+
+def signed_distance_of_masks(
+    masks: torch.Tensor, ignored: torch.Tensor | None, **options: Any
+) -> torch.Tensor:
+    """The map ``[B, K, *S]`` of bool masks ``[B, K, *S]``; ignored voxels are no source of distance.
+
+    An ignored voxel is neither inside nor outside. So outside of a class the distance runs to its nearest
+    voxel, and inside of it to the nearest voxel known to be outside: two maps, one with the ignored voxels
+    counted as outside and one with them counted as inside, of which each is right in one of the phases.
+    """
+    ndim = masks.ndim - 2
+    if ignored is None:
+        return signed_distance(masks, spatial_dims=ndim, **options)
+    both = torch.stack([masks, masks | ignored], dim=1)
+    outside, inside = signed_distance(both, spatial_dims=ndim, **options).unbind(dim=1)
+    return torch.where(masks, inside, outside).masked_fill_(ignored, 0)
+
+
+def read_target(
+    target: object,
+    shape: Sequence[int],
+    device: torch.device,
+    *,
+    channels: Sequence[int],
+    to_onehot_y: bool,
+    ignore_index: int | None,
+    ignore_mask: torch.Tensor | None,
+) -> Target:
+    """Tell label maps from channels by their shape, and check both against the prediction.
+
+    Args:
+        target: ``[B, *S]``, ``[B, 1, *S]`` or ``[B, C, *S]``.
+        shape: the prediction's, ``[B, C, *S]``.
+        device: the prediction's.
+        channels: those the loss looks at.
+        to_onehot_y: the caller insists on a label map.
+        ignore_index: label value of voxels to ignore.
+        ignore_mask: ``[B, *S]`` or ``[B, 1, *S]``, non-zero where to ignore.
+
+    Raises:
+        TypeError: the target is no tensor.
+        ValueError: shapes or devices that do not fit the prediction's; float channels that are no
+            probabilities, on the CPU.
+    """
+    values = _fitting("target", target, shape, device)
+    is_labels = shape[1] > 1 and (to_onehot_y or values.shape[1] == 1)
+    if values.shape[1] != (1 if is_labels else shape[1]):
+        wanted = "a label map" if is_labels else f"a label map or one channel per class ({shape[1]})"
+        raise ValueError(
+            f"target: must be {wanted} for a prediction of shape {tuple(shape)}"
+            f"{' and to_onehot_y=True' if to_onehot_y else ''}, got shape {tuple(values.shape)}"
+        )
+    if ignore_index is not None and values.shape[1] > 1:
+        raise ValueError(
+            f"ignore_index: needs a label map; got ignore_index={ignore_index} and a target with one channel "
+            f"per class, shape {tuple(values.shape)}: pass an ignore_mask instead"
+        )
+    ignored = None if ignore_index is None else _equal(values, ignore_index)
+    if ignore_mask is not None:
+        marked = _fitting("ignore_mask", ignore_mask, shape, device) != 0
+        if marked.shape[1] != 1:
+            raise ValueError(
+                f"ignore_mask: must have one channel or none, got shape {tuple(ignore_mask.shape)}"
+            )
+        ignored = marked if ignored is None else ignored | marked
+    if is_labels:
+        return Target(values.squeeze(1), channels, ignored)
+    masks = selected(values, channels)
+    _check_probabilities(masks, ignored)
+    return Target(masks, None, ignored)
+
+
+def check_classes(classes: object) -> list[int]:
+    """The channels a loss is to look at, as a list.
+
+    Raises:
+        TypeError: not a sequence of integers.
+        ValueError: no channel, a negative one, or another order than the ascending one.
+    """
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise TypeError(f"classes: must be None or a sequence of channels, got {type(classes).__name__}")
+    values = list(classes)
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        raise TypeError(f"classes: must hold integers, got {values}")
+    if not values or values[0] < 0 or any(low >= high for low, high in pairwise(values)):
+        raise ValueError(f"classes: must be one or more channels from 0 on, ascending; got {values}")
+    return values
+
+
+def selected(tensor: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:
+    """``[B, K, *S]``: these channels of ``[B, C, *S]``; a view where they are the last ones."""
+    if isinstance(channels, range):
+        return tensor[:, channels.start :]
+    # An index would be copied to the device, and waited for.
+    return torch.stack([tensor[:, channel] for channel in channels], dim=1)
+
+
+def _fitting(name: str, array: object, shape: Sequence[int], device: torch.device) -> torch.Tensor:
+    """The array as a plain tensor ``[B, any, *S]`` that goes with a prediction of that shape and device."""
+    tensor, _ = as_tensor(array, name)
+    if tensor.device != device:
+        raise ValueError(f"{name}: must be on the prediction's device {device}, got {tensor.device}")
+    received = tuple(tensor.shape)
+    if tensor.ndim == len(shape) - 1:
+        tensor = tensor.unsqueeze(1)
+    if tensor.ndim != len(shape) or (tensor.shape[0], *tensor.shape[2:]) != (shape[0], *shape[2:]):
+        raise ValueError(
+            f"{name}: must have batch size and spatial shape of the prediction {tuple(shape)}, got {received}"
+        )
+    return tensor
+
+
+def _check_probabilities(masks: torch.Tensor, ignored: torch.Tensor | None) -> None:
+    """Raise for float channels beyond [0, 1]; only where looking at them does not stall an accelerator."""
+    if torch.compiler.is_compiling() or masks.device.type != "cpu":
+        return
+    if not masks.is_floating_point() or masks.numel() == 0:
+        return
+    counted = masks if ignored is None else masks.masked_fill(ignored, 0)
+    for extreme in (extreme.item() for extreme in counted.aminmax()):
+        if not -_ROUNDING <= extreme <= 1 + _ROUNDING:  # NaN is both extremes
+            raise ValueError(f"target: float channels must hold values from 0 to 1, got {extreme!r}")
+
+
+def _equal(labels: torch.Tensor, value: int) -> torch.Tensor:
+    # Comparing wraps the value into the labels' type: -1 would find 255 in a uint8 map.
+    if not labels.is_floating_point() and torch.tensor(value).to(labels.dtype).item() != value:
+        return torch.zeros_like(labels, dtype=torch.bool)
+    return labels == value

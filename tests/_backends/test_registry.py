@@ -1,0 +1,127 @@
+"""What `auto` takes on which device, and what is said of a backend that cannot run."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import fastsdm
+from fastsdm._backends import registry
+
+NAMES = ("cucim", "cupy", "triton", "torch", "native", "scipy")
+
+
+@dataclass
+class Candidate:
+    """A backend that runs on some devices and never computes."""
+
+    name: str
+    devices: tuple[str, ...]
+
+    @property
+    def exact(self) -> bool:
+        return self.name != "torch"
+
+    def unavailable(self, device: torch.device) -> str | None:
+        return None if device.type in self.devices else f"{self.name} does not want {device.type}"
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Make exactly these backends available, on every device."""
+
+    def make(*available: str) -> None:
+        table = {name: Candidate(name, ("cpu", "cuda", "mps") if name in available else ()) for name in NAMES}
+        monkeypatch.setattr(registry, "get", table.__getitem__)
+        monkeypatch.setattr(registry, "_warned", set())
+        monkeypatch.delenv("FASTSDM_BACKEND", raising=False)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("device", "order"),
+    [("cuda", ["cucim", "cupy", "triton", "torch"]), ("cpu", ["native", "scipy"]), ("mps", ["torch"])],
+)
+@pytest.mark.filterwarnings("ignore:no exact backend")
+def test_auto_takes_the_first_that_runs(only, device, order) -> None:
+    for rank in range(len(order)):
+        only(*order[rank:])
+        assert registry.select("auto", torch.device(device)).name == order[rank]
+    only(*set(NAMES) - set(order))
+    with pytest.raises(fastsdm.BackendUnavailableError, match="auto") as caught:
+        registry.select("auto", torch.device(device))
+    for name in order:
+        assert f"{name} does not want {device}" in caught.value.reason
+
+
+def test_auto_says_once_per_device_that_it_is_approximate(only) -> None:
+    only("torch")
+    with pytest.warns(UserWarning, match="'torch' is used, which is approximate"):
+        registry.select("auto", torch.device("cuda"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        registry.select("auto", torch.device("cuda"))
+        registry.select("torch", torch.device("mps"))  # asked for by name: known to be approximate
+    with pytest.warns(UserWarning, match="mps"):
+        registry.select("auto", torch.device("mps"))
+
+
+def test_a_named_backend_never_gives_way(only) -> None:
+    only("scipy", "torch")
+    for name in ("native", "cucim"):
+        with pytest.raises(fastsdm.BackendUnavailableError, match=f"{name} does not want cpu"):
+            registry.select(name, torch.device("cpu"))
+
+
+@pytest.fixture
+def cuda_torch(monkeypatch) -> None:
+    """Let this torch pass for one with CUDA 12 and a device."""
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+GPU_PACKAGES = ("cucim", "cupy")
+
+
+@pytest.mark.parametrize("name", GPU_PACKAGES)
+class TestReasonsOfTheCupyBackends:
+    """Each says what is missing and what to do about it."""
+
+    def reason(self, name: str, device: str = "cuda:0") -> str | None:
+        return registry.get(name).unavailable(torch.device(device))
+
+    def test_tensor_elsewhere(self, name) -> None:
+        assert ".cuda()" in self.reason(name, "cpu")
+
+    def test_torch_without_cuda(self, name, monkeypatch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", None)
+        monkeypatch.setattr(torch.version, "hip", None)
+        assert "built without CUDA" in self.reason(name)
+        assert "https://pytorch.org" in self.reason(name)
+
+    def test_torch_for_rocm(self, name, monkeypatch) -> None:
+        monkeypatch.setattr(torch.version, "hip", "6.3")
+        assert "'triton'" in self.reason(name)
+
+    def test_no_device(self, name, monkeypatch, cuda_torch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert "no CUDA device" in self.reason(name)
+
+    @pytest.mark.parametrize("major", ["12", "13"])
+    def test_package_missing(self, name, major, monkeypatch, cuda_torch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", f"{major}.0")
+        monkeypatch.setitem(sys.modules, "cupy", None)
+        wheel = {"cucim": f"cucim-cu{major}", "cupy": f"cupy-cuda{major}x"}[name]
+        assert f"pip install '{wheel}'" in self.reason(name)
+
+
+def test_every_unavailable_backend_gives_a_reason() -> None:
+    for status in fastsdm.backends().values():
+        assert status.available == (status.reason is None)
+        assert status.available or str(status).startswith(f"{status.name}: unavailable: ")

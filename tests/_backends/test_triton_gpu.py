@@ -1,0 +1,113 @@
+"""The triton backend on hardware, beyond what the contract suite asks of every backend there."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import DeviceType
+
+from fastsdm import testing
+from fastsdm._backends.triton_launcher import BACKEND
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device"),
+]
+
+
+def on_gpu(labels: np.ndarray, device: str = "cuda") -> torch.Tensor:
+    labels_on_gpu = torch.from_numpy(labels).to(device)
+    spacing = torch.ones(len(labels), labels.ndim - 1, dtype=torch.float64)
+    return BACKEND.signed_distance(labels_on_gpu, [1], spacing, None)
+
+
+def truth_of(labels: np.ndarray) -> np.ndarray:
+    unit = np.ones((len(labels), labels.ndim - 1))
+    return testing.reference_signed_distance(labels, (1,), unit).astype(np.float32)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype, it says
+def test_it_never_waits_for_the_device() -> None:
+    labels = testing.blobs((40, 41, 42), sigma=4)[None]
+    on_gpu(labels)  # compiles, and loading a module does wait
+    labels_on_gpu = torch.from_numpy(labels).cuda()
+    spacing = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        torch.cuda._sleep(200_000_000)
+        before = torch.cuda.Event()
+        before.record()
+        BACKEND.signed_distance(labels_on_gpu, [0, 1], spacing, 5.0)
+        assert not before.query(), "the call came back only after work queued before it"
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize()
+
+
+def test_it_works_in_the_current_stream() -> None:
+    labels = testing.blobs((64, 65, 66), sigma=5)[None]
+    on_gpu(labels)
+    stream = torch.cuda.Stream()
+    staged = torch.zeros(labels.shape, dtype=torch.uint8, device="cuda")
+    source = torch.from_numpy(labels).cuda()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)  # were the kernels elsewhere, they would read the zeros
+        staged.copy_(source)
+        maps = BACKEND.signed_distance(staged, [1], torch.ones(1, 3, dtype=torch.float64), None)
+    stream.synchronize()
+    assert np.array_equal(maps.cpu().numpy(), truth_of(labels))
+
+
+def test_as_many_kernels_as_axes() -> None:
+    labels = torch.from_numpy(testing.shells((2, 33, 40, 41), classes=4)).cuda()
+    spacing = torch.ones(2, 3, dtype=torch.float64)
+    BACKEND.signed_distance(labels, [0, 1, 2], spacing, None)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        BACKEND.signed_distance(labels, [0, 1, 2], spacing, None)
+        torch.cuda.synchronize()
+    on_device = [event.name for event in profile.events() if event.device_type == DeviceType.CUDA]
+    kernels = [name for name in on_device if not name.startswith("Memcpy")]
+    assert sorted(kernels) == ["_scan_row_kernel", "_search_axis_kernel", "_search_axis_kernel"]
+
+
+def test_labels_that_start_anywhere_in_memory() -> None:
+    labels = testing.blobs((20, 21, 22), sigma=3)[None]
+    for shift in (1, 2, 8, 16):
+        buffer = torch.zeros(labels.size + shift, dtype=torch.uint8, device="cuda")
+        shifted = buffer[shift:].view(labels.shape)
+        shifted.copy_(torch.from_numpy(labels))
+        maps = BACKEND.signed_distance(shifted, [1], torch.ones(1, 3, dtype=torch.float64), None)
+        assert np.array_equal(maps.cpu().numpy(), truth_of(labels))
+
+
+@pytest.mark.slow
+def test_more_voxels_than_32_bits_address() -> None:
+    # One voxel near the end of each of two classes' maps, whose distances are known without an oracle.
+    shape = (1100, 1024, 1024)
+    if torch.cuda.mem_get_info()[0] < 3 * 8 * math.prod(shape):
+        pytest.skip("needs 28 GB of free device memory")
+    labels = torch.zeros((1, *shape), dtype=torch.uint8, device="cuda")
+    seeds = ((1090, 1000, 1010), (3, 1020, 7))
+    for value, seed in enumerate(seeds, start=1):
+        labels[(0, *seed)] = value
+    maps = BACKEND.signed_distance(labels, [1, 2], torch.ones(1, 3, dtype=torch.float64), None)[0]
+    for class_map, seed in zip(maps, seeds, strict=True):
+        assert class_map[seed] == -1
+        for corner in ((0, 0, 0), (1099, 1023, 1023), (1099, 0, 1023), (550, 512, 512)):
+            expected = np.float32(math.dist(corner, seed))
+            assert abs(float(class_map[corner]) - expected) <= 2.4e-7 * expected
+
+
+def test_a_device_that_is_not_the_current_one() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two devices")
+    labels = testing.blobs((30, 31, 32), sigma=3)[None]
+    maps = on_gpu(labels, "cuda:1")
+    assert maps.device == torch.device("cuda", 1)
+    assert torch.cuda.current_device() == 0
+    assert np.array_equal(maps.cpu().numpy(), truth_of(labels))
