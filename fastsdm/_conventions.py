@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fastsdm._types import Finish
+from fastsdm._backends.contract import Finish
 
 # On the CPU the steps run over pieces that stay in the cache; an accelerator takes the whole map at once.
 _CPU_PIECE = 1 << 18

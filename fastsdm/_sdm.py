@@ -11,7 +11,8 @@ import torch
 from fastsdm import _conventions, _validate
 from fastsdm._arrays import ArrayT, as_tensor
 from fastsdm._backends import registry
-from fastsdm._types import Convention, EmptyPolicy, FusedBackend, SpacingLike
+from fastsdm._backends.contract import FusedBackend
+from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 
 
 def signed_distance(

@@ -11,7 +11,7 @@ import torch
 
 from fastsdm import testing
 from fastsdm._backends import registry
-from fastsdm._types import Backend
+from fastsdm._backends.contract import Backend
 
 # Workers that share the processors are quicker with a thread each; what threads do to a result is tested
 # where they are asked for by number.

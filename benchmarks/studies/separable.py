@@ -18,7 +18,7 @@ _CPU_BLOCK, _DEVICE_BLOCK = 1 << 19, 1 << 26
 def signed_distance(
     labels: torch.Tensor, classes: Sequence[int], spacing: torch.Tensor, max_distance: float | None
 ) -> torch.Tensor:
-    """The plain map; see :class:`fastsdm._types.Backend`."""
+    """The plain map; see :class:`fastsdm._backends.contract.Backend`."""
     del max_distance
     samples = [
         _plain_maps(torch.stack([sample == value for value in classes]), steps)

@@ -41,7 +41,7 @@ class CupyBackend:
         spacing: torch.Tensor,
         max_distance: float | None,  # the transform cannot stop early
     ) -> torch.Tensor:
-        """See :class:`fastsdm._types.Backend`.
+        """See :class:`fastsdm._backends.contract.Backend`.
 
         Raises:
             ValueError: a volume that the kernels' 32-bit indices cannot address.

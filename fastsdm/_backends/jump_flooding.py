@@ -35,7 +35,7 @@ class TorchBackend:
         spacing: torch.Tensor,
         max_distance: float | None,  # fewer steps would be no faster to speak of
     ) -> torch.Tensor:
-        """See :class:`fastsdm._types.Backend`."""
+        """See :class:`fastsdm._backends.contract.Backend`."""
         shape = (labels.shape[0], len(classes), *labels.shape[1:])
         maps = torch.empty(shape, dtype=torch.float32, device=labels.device)
         if maps.numel() == 0:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fastsdm._types import Finish
+from fastsdm._backends.contract import Finish
 
 _EXTENSION = "fastsdm._backends._native_ext"
 
@@ -45,7 +45,7 @@ class NativeBackend:
         threads: int | None = None,
         isa: str | None = None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._types.Backend`.
+        """See :class:`fastsdm._backends.contract.Backend`.
 
         Args:
             labels: as there.
@@ -81,7 +81,7 @@ class NativeBackend:
         threads: int | None = None,
         isa: str | None = None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._types.FusedBackend`; every pass answers only what the next one reads.
+        """See :class:`fastsdm._backends.contract.FusedBackend`.
 
         Args:
             labels: as there.

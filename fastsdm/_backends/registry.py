@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from fastsdm._backends.contract import Backend
 from fastsdm._errors import BackendUnavailableError
-from fastsdm._types import Backend
 
 _MODULES = {
     "cucim": "fastsdm._backends.cucim",

@@ -28,7 +28,7 @@ class ScipyBackend:
         spacing: torch.Tensor,
         max_distance: float | None,  # scipy cannot stop early
     ) -> torch.Tensor:
-        """See :class:`fastsdm._types.Backend`."""
+        """See :class:`fastsdm._backends.contract.Backend`."""
         shape = labels.shape[1:]
         maps = np.empty((labels.shape[0], len(classes), *shape), np.float32)
         for sample, sampling, sample_maps in zip(labels.numpy(), spacing.tolist(), maps, strict=True):

@@ -175,7 +175,7 @@ class TritonBackend:
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._types.Backend`.
+        """See :class:`fastsdm._backends.contract.Backend`.
 
         Working memory beside the result: per voxel and class 4 bytes in 3D, 2 in 2D (4 where rows are longer
         than 2048 voxels). Squared distances are float32: at equal spacing exact up to 4096 voxels.

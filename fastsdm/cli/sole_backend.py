@@ -13,7 +13,7 @@ from scipy import ndimage
 import fastsdm
 from fastsdm._backends import registry
 
-#: Methods by which a backend can be made to work (``fastsdm._types``).
+#: Methods by which a backend can be made to work (``fastsdm._backends.contract``).
 _ENTRIES = ("signed_distance", "finished_region")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastsdm import _conventions, testing
 from fastsdm._backends import registry
-from fastsdm._types import FusedBackend
+from fastsdm._backends.contract import FusedBackend
 
 native = registry.get("native")
 

@@ -22,8 +22,8 @@ from benchmarks.measure.monai_losses import LossRow
 from benchmarks.measure.scaling import ScalingRow
 from benchmarks.measure.timing import Timing
 from benchmarks.measure.training_step import StepRow
-from benchmarks.report.compare import change_table, changes
 from benchmarks.report import readme
+from benchmarks.report.compare import change_table, changes
 from benchmarks.report.markdown import markdown
 from benchmarks.report.plots import PLOTS
 from benchmarks.report.results import FORMAT, Results, best_ours, best_peer, keep_old, load, save

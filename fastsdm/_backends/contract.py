@@ -1,0 +1,92 @@
+"""What a backend is: the protocol that each one satisfies, and what finishes a map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+
+class Backend(Protocol):
+    """One way to compute plain signed maps; it holds no policy and never falls back."""
+
+    @property
+    def name(self) -> str:
+        """The name users select it by."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether distances are exact up to float32 rounding."""
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """None where the backend can run on ``device``, else the reason and the fix."""
+
+    def signed_distance(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int],
+        spacing: torch.Tensor,
+        max_distance: float | None,
+    ) -> torch.Tensor:
+        """The plain map of every class of every sample.
+
+        Args:
+            labels: ``[B, *S]``, integer or bool, contiguous, with 2 or 3 spatial axes.
+            classes: K label values.
+            spacing: ``[B, ndim]`` float64 on the CPU, positive and finite.
+            max_distance: distances beyond it need not be exact: such a voxel must read a finite
+                value of the right sign whose magnitude is at least ``max_distance``.
+
+        Returns:
+            ``[B, K, *S]`` float32 on the labels' device: ``+d_out`` outside, ``-d_in`` inside, ``+inf``
+            where the class is absent from the sample, ``-inf`` where it fills it.
+        """
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How a plain map becomes the one that was asked for.
+
+    Attributes:
+        shifts: per sample, what is taken off the distances inside ...
+        both_sides: ... and off those outside, too.
+        missing: per sample, the magnitude that stands for an infinite distance.
+        limit: the result is cut to ``[-limit, limit]``; may be infinite.
+    """
+
+    shifts: tuple[float, ...]
+    both_sides: bool
+    missing: tuple[float, ...]
+    limit: float
+
+
+@runtime_checkable
+class FusedBackend(Backend, Protocol):
+    """A backend that finishes the map, or computes only a part of it, for less than it costs afterwards."""
+
+    def finished_region(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int] | None,
+        spacing: torch.Tensor,
+        max_distance: float | None,
+        finish: Finish,
+        start: Sequence[int],
+        size: Sequence[int],
+    ) -> torch.Tensor:
+        """Exactly ``signed_distance`` of the whole volume, finished, cut to a region.
+
+        Args:
+            labels: as in ``signed_distance``.
+            classes: as there; None for one map, of all labels but 0.
+            spacing: as there.
+            max_distance: as there.
+            finish: shift, empty classes and clamp.
+            start: the region's first voxel.
+            size: its shape; the region lies inside the volume.
+
+        Returns:
+            ``[B, K, *size]``, contiguous.
+        """
