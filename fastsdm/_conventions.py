@@ -7,10 +7,16 @@ from collections.abc import Sequence
 
 import torch
 
-from fastsdm._backends.contract import Finish
+from fastsdm._backends.contract import Finish, SpacingRows
 
 # On the CPU the steps run over pieces that stay in the cache; an accelerator takes the whole map at once.
 _CPU_PIECE = 1 << 18
+
+
+def spacing_rows(spacing: torch.Tensor) -> SpacingRows:
+    """The rows of ``[B, ndim]`` as numbers; a single one where all samples have the same."""
+    rows = tuple(map(tuple, spacing.tolist()))
+    return rows[:1] if len(set(rows)) == 1 else rows
 
 
 def voxel_shift(convention: str, spacing: Sequence[float]) -> float:
@@ -19,17 +25,17 @@ def voxel_shift(convention: str, spacing: Sequence[float]) -> float:
     return {"kervadec": h, "kervadec-literal": 1.0, "midline": h / 2, "plain": 0.0}[convention]
 
 
-def search_limit(convention: str, spacing: torch.Tensor, max_distance: float | None) -> float | None:
+def search_limit(convention: str, spacing: SpacingRows, max_distance: float | None) -> float | None:
     """How far a backend must look so that the shifted map is right up to ``max_distance``."""
     if max_distance is None or len(spacing) == 0:
         return max_distance
-    return max_distance + max(voxel_shift(convention, row) for row in spacing.tolist())
+    return max_distance + max(voxel_shift(convention, row) for row in spacing)
 
 
 def finish(
     convention: str,
     empty: str,
-    spacing: torch.Tensor,
+    spacing: SpacingRows,
     shape: Sequence[int],
     max_distance: float | None,
 ) -> Finish:
@@ -38,18 +44,17 @@ def finish(
     Args:
         convention: see docs/conventions.md.
         empty: what a class without inside or outside voxels reads; ``"raise"`` counts as ``"inf"``.
-        spacing: ``[B, ndim]`` on the CPU.
+        spacing: one row for all samples, or one per sample.
         shape: of the volume whose diagonal ``empty="max"`` stands for.
         max_distance: the result lies in ``[-max_distance, max_distance]``.
     """
-    rows = spacing.tolist()
-    missing = [math.inf] * len(rows)  # whatever the limit is, it cuts that too
+    missing = [math.inf] * len(spacing)  # whatever the limit is, it cuts that too
     if empty == "zero":
-        missing = [0.0] * len(rows)
+        missing = [0.0] * len(spacing)
     elif empty == "max" and max_distance is None:
-        missing = [_diagonal(shape, row) for row in rows]
+        missing = [_diagonal(shape, row) for row in spacing]
     return Finish(
-        shifts=tuple(voxel_shift(convention, row) for row in rows),
+        shifts=tuple(voxel_shift(convention, row) for row in spacing),
         both_sides=convention == "midline",
         missing=tuple(missing),
         limit=math.inf if max_distance is None else max_distance,
@@ -58,7 +63,8 @@ def finish(
 
 def apply_(plain: torch.Tensor, how: Finish) -> torch.Tensor:
     """Finish a plain map ``[B, K, *S]`` in place."""
-    for sample, shift, missing in zip(plain, how.shifts, how.missing, strict=True):
+    parts = (plain.flatten(0, 1),) if len(how.shifts) == 1 else plain
+    for sample, shift, missing in zip(parts, how.shifts, how.missing, strict=True):
         for piece in _pieces(sample):
             if how.both_sides:
                 piece.sub_(piece.sign(), alpha=shift)

@@ -7,8 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fastsdm
-from fastsdm import _sdm as sdm
-from fastsdm import testing
+from fastsdm import _operator, testing
 from fastsdm.losses import BoundaryLoss
 
 SHAPE = (9, 10, 11)
@@ -31,7 +30,7 @@ def _forget_compiled_code():
 def test_operator_is_registered_as_torch_wants_it(dtype, limit) -> None:
     spacing = torch.ones(2, 3, dtype=torch.float64)
     arguments = (labels(), spacing, [0, 1, 2], "kervadec", "zero", limit, dtype, "auto")
-    torch.library.opcheck(sdm._signed_distance, arguments)
+    torch.library.opcheck(_operator.signed_distance_operator, arguments)
     flat = (
         labels()[0] > 0,
         torch.ones(9, 2, dtype=torch.float64),
@@ -42,7 +41,7 @@ def test_operator_is_registered_as_torch_wants_it(dtype, limit) -> None:
         dtype,
         "scipy",
     )
-    torch.library.opcheck(sdm._signed_distance, flat)
+    torch.library.opcheck(_operator.signed_distance_operator, flat)
 
 
 def step(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
+
+#: Voxel size along each axis: one row for all samples, or one per sample.
+SpacingRows: TypeAlias = "tuple[tuple[float, ...], ...]"
 
 
 class Backend(Protocol):
@@ -50,9 +53,9 @@ class Finish:
     """How a plain map becomes the one that was asked for.
 
     Attributes:
-        shifts: per sample, what is taken off the distances inside ...
-        both_sides: ... and off those outside, too.
-        missing: per sample, the magnitude that stands for an infinite distance.
+        shifts: what is taken off the distances inside; one number for all samples, or one per sample.
+        both_sides: whether the shift is taken off the distances outside, too.
+        missing: the magnitude that stands for an infinite distance; as many numbers as ``shifts``.
         limit: the result is cut to ``[-limit, limit]``; may be infinite.
     """
 
@@ -70,23 +73,25 @@ class FusedBackend(Backend, Protocol):
         self,
         labels: torch.Tensor,
         classes: Sequence[int] | None,
-        spacing: torch.Tensor,
+        spacing: SpacingRows,
         max_distance: float | None,
         finish: Finish,
         start: Sequence[int],
         size: Sequence[int],
+        dtype: torch.dtype,
     ) -> torch.Tensor:
         """Exactly ``signed_distance`` of the whole volume, finished, cut to a region.
 
         Args:
             labels: as in ``signed_distance``.
             classes: as there; None for one map, of all labels but 0.
-            spacing: as there.
+            spacing: one row for all samples, or one per sample.
             max_distance: as there.
             finish: shift, empty classes and clamp.
             start: the region's first voxel.
             size: its shape; the region lies inside the volume.
+            dtype: of the result: a floating point one.
 
         Returns:
-            ``[B, K, *size]``, contiguous.
+            ``[B, K, *size]`` of ``dtype``, contiguous; distances are computed in float32 and rounded once.
         """

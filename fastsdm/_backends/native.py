@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fastsdm._backends.contract import Finish
+from fastsdm._backends.contract import Finish, SpacingRows
 
 _EXTENSION = "fastsdm._backends._native_ext"
 
@@ -62,21 +62,31 @@ class NativeBackend:
             ValueError: the CPU does not have ``isa``.
             MemoryError: there is no room for the map.
         """
-        batch, *shape = labels.shape
-        plain = Finish(shifts=(0.0,) * batch, both_sides=False, missing=(math.inf,) * batch, limit=math.inf)
+        shape = labels.shape[1:]
+        plain = Finish(shifts=(0.0,), both_sides=False, missing=(math.inf,), limit=math.inf)
         return self.finished_region(
-            labels, classes, spacing, max_distance, plain, [0] * len(shape), shape, threads=threads, isa=isa
+            labels,
+            classes,
+            tuple(map(tuple, spacing.tolist())),
+            max_distance,
+            plain,
+            [0] * len(shape),
+            shape,
+            torch.float32,
+            threads=threads,
+            isa=isa,
         )
 
     def finished_region(
         self,
         labels: torch.Tensor,
         classes: Sequence[int] | None,
-        spacing: torch.Tensor,
+        spacing: SpacingRows,
         max_distance: float | None,
         finish: Finish,
         start: Sequence[int],
         size: Sequence[int],
+        dtype: torch.dtype,
         *,
         threads: int | None = None,
         isa: str | None = None,
@@ -91,6 +101,7 @@ class NativeBackend:
             finish: as there.
             start: as there.
             size: as there.
+            dtype: as there.
             threads: how many to use at most; None for ``torch.get_num_threads()``.
             isa: instruction set, one of ``_native_ext.isas()``; None for the best this CPU has.
 
@@ -107,7 +118,7 @@ class NativeBackend:
         # 2D is a volume of one slice, whatever its thickness.
         flat = [1] * (3 - len(shape))
         sampling = np.ones((batch, 3))
-        sampling[:, len(flat) :] = spacing.numpy()
+        sampling[:, len(flat) :] = np.array(spacing).reshape(-1, len(shape))
         patterns = [(0, True)] if classes is None else [_pattern(value, labels.dtype) for value in classes]
         # numpy asks for huge pages: the first touch of a large result costs a fifth of torch.empty's.
         maps = np.empty((batch, len(patterns), *flat, *size), np.float32)
@@ -117,15 +128,19 @@ class NativeBackend:
             sampling,
             math.inf if max_distance is None else max_distance,
             maps,
-            shifts=finish.shifts,
+            shifts=_per_sample(finish.shifts, batch),
             both_sides=finish.both_sides,
-            missing=finish.missing,
+            missing=_per_sample(finish.missing, batch),
             limit=finish.limit,
             first=(*(0 for _ in flat), *start),
             threads=torch.get_num_threads() if threads is None else threads,
             isa=isa,
         )
-        return torch.from_numpy(maps.reshape(batch, len(patterns), *size))
+        return torch.from_numpy(maps.reshape(batch, len(patterns), *size)).to(dtype)
+
+
+def _per_sample(numbers: tuple[float, ...], batch: int) -> tuple[float, ...]:
+    return numbers * batch if len(numbers) == 1 else numbers
 
 
 def _pattern(value: int, dtype: torch.dtype) -> tuple[int, bool] | None:
