@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from fastsdm._backends.contract import Finish, SpacingRows
 
 # On the CPU the steps run over pieces that stay in the cache; an accelerator takes the whole map at once.
 _CPU_PIECE = 1 << 18
+#: As a share of the shift: a shifted distance up to it is rounding, and becomes 0. On every backend the same.
+RESIDUE = 2.0**-21
 
 
 def spacing_rows(spacing: torch.Tensor) -> SpacingRows:
@@ -29,7 +32,8 @@ def search_limit(convention: str, spacing: SpacingRows, max_distance: float | No
     """How far a backend must look so that the shifted map is right up to ``max_distance``."""
     if max_distance is None or len(spacing) == 0:
         return max_distance
-    return max_distance + max(voxel_shift(convention, row) for row in spacing)
+    shift = max(voxel_shift(convention, row) for row in spacing)
+    return shift + max(max_distance, 2 * RESIDUE * shift)  # what is cut to the limit is beyond rounding
 
 
 def finish(
@@ -66,16 +70,22 @@ def apply_(plain: torch.Tensor, how: Finish) -> torch.Tensor:
     parts = (plain.flatten(0, 1),) if len(how.shifts) == 1 else plain
     for sample, shift, missing in zip(parts, how.shifts, how.missing, strict=True):
         for piece in _pieces(sample):
-            if how.both_sides:
-                piece.sub_(piece.sign(), alpha=shift)
-            elif shift:
-                piece.add_(piece < 0, alpha=shift)
+            _shift_(piece, float(np.float32(shift)), how.both_sides)
             # The shift leaves infinities alone, so they still tell an empty class.
             if missing < math.inf:
                 piece.nan_to_num_(posinf=missing, neginf=-missing)
             if how.limit < math.inf:
                 piece.clamp_(-how.limit, how.limit)
     return plain
+
+
+def _shift_(piece: torch.Tensor, shift: float, both_sides: bool) -> None:
+    if both_sides:  # by half a voxel: no distance is that small, so there is no residue
+        piece.sub_(piece.sign(), alpha=shift)
+    elif shift:
+        inside = piece < 0
+        piece.add_(inside, alpha=shift)
+        piece.masked_fill_(inside & (piece.abs() <= RESIDUE * shift), 0.0)
 
 
 def refuse_empty(plain: torch.Tensor, classes: Sequence[int]) -> None:

@@ -35,6 +35,9 @@ inline Floats magnitude(Floats a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0
 inline Floats with_sign_of(Floats positive, Floats a) {
   return {_mm256_or_ps(positive.v, _mm256_and_ps(_mm256_set1_ps(-0.0f), a.v))};
 }
+inline Floats zero_up_to(Floats bound, Floats a) {
+  return {_mm256_and_ps(a.v, _mm256_cmp_ps(magnitude(a).v, bound.v, _CMP_GT_OQ))};
+}
 inline bool any_less(Floats a, Floats b) {
   return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)) != 0;
 }

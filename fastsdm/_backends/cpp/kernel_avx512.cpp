@@ -35,6 +35,9 @@ inline Floats magnitude(Floats a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0
 inline Floats with_sign_of(Floats positive, Floats a) {
   return {_mm512_or_ps(positive.v, _mm512_and_ps(_mm512_set1_ps(-0.0f), a.v))};
 }
+inline Floats zero_up_to(Floats bound, Floats a) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(magnitude(a).v, bound.v, _CMP_GT_OQ), a.v)};
+}
 inline bool any_less(Floats a, Floats b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) != 0; }
 
 struct Shorts {

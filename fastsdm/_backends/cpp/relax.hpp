@@ -48,6 +48,8 @@ namespace fastsdm::FASTSDM_ISA {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// As a share of the shift: shifted distances up to it are 0. The same number stands in _conventions.py.
+constexpr float kResidue = 1.0f / (1 << 21);
 
 inline Index least(Index a, Index b) { return a < b ? a : b; }
 inline Index greatest(Index a, Index b) { return a > b ? a : b; }
@@ -249,7 +251,10 @@ inline Floats finished(Floats squares, const Finish& finish) {
   // Halves are exact, so these are the two numbers, bit for bit.
   const Floats middle = Floats::splat((finish.inside + finish.outside) / 2);
   const Floats half = Floats::splat((finish.inside - finish.outside) / 2);
-  const Floats shifted = add(map, subtract(middle, with_sign_of(half, squares)));
+  const Floats shift = subtract(middle, with_sign_of(half, squares));
+  // A distance within rounding of the shift is the shift: no residue that could have the wrong sign.
+  const Floats residue = multiply(magnitude(shift), Floats::splat(kResidue));
+  const Floats shifted = zero_up_to(residue, add(map, shift));
   return min(max(shifted, Floats::splat(-finish.limit)), Floats::splat(finish.limit));
 }
 

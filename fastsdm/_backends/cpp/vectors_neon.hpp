@@ -31,6 +31,9 @@ inline Floats magnitude(Floats a) { return {vabsq_f32(a.v)}; }
 inline Floats with_sign_of(Floats positive, Floats a) {
   return {vbslq_f32(vdupq_n_u32(0x80000000u), a.v, positive.v)};
 }
+inline Floats zero_up_to(Floats bound, Floats a) {
+  return {vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v), vcagtq_f32(a.v, bound.v)))};
+}
 inline bool any_less(Floats a, Floats b) { return vmaxvq_u32(vcltq_f32(a.v, b.v)) != 0; }
 
 struct Shorts {

@@ -83,6 +83,9 @@ inline Floats magnitude(const Floats& a) {
 inline Floats with_sign_of(const Floats& positive, const Floats& a) {
   return lanewise(positive, a, [](float x, float sign) { return copysignf(x, sign); });
 }
+inline Floats zero_up_to(const Floats& bound, const Floats& a) {
+  return lanewise(bound, a, [](float most, float x) { return fabsf(x) > most ? x : 0.0f; });
+}
 inline Shorts add(const Shorts& a, const Shorts& b) {
   return min(lanewise(a, b, [](std::int32_t x, std::int32_t y) { return x + y; }), Shorts::splat(kShortMax));
 }

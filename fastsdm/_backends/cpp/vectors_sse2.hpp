@@ -28,6 +28,9 @@ inline Floats magnitude(Floats a) { return {_mm_andnot_ps(_mm_set1_ps(-0.0f), a.
 inline Floats with_sign_of(Floats positive, Floats a) {
   return {_mm_or_ps(positive.v, _mm_and_ps(_mm_set1_ps(-0.0f), a.v))};
 }
+inline Floats zero_up_to(Floats bound, Floats a) {
+  return {_mm_and_ps(a.v, _mm_cmpgt_ps(magnitude(a).v, bound.v))};
+}
 inline bool any_less(Floats a, Floats b) { return _mm_movemask_ps(_mm_cmplt_ps(a.v, b.v)) != 0; }
 
 struct Shorts {
