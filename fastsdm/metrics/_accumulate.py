@@ -1,0 +1,202 @@
+"""The metrics as objects that collect batches and reduce them at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+
+from fastsdm import _validate
+from fastsdm.metrics._functions import (
+    compute_average_surface_distance,
+    compute_dice,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+)
+
+Reduction: TypeAlias = Literal[
+    "none", "mean", "sum", "mean_batch", "sum_batch", "mean_channel", "sum_channel"
+]
+
+
+class SurfaceMetric:
+    """Base of the metrics: call or :meth:`update` for every batch, :meth:`compute` at the end.
+
+    With ``torch.distributed`` initialised, :meth:`compute` gathers the values of all processes and must be
+    called by all of them.
+    """
+
+    def __init__(self, function: Callable[..., torch.Tensor], reduction: str) -> None:
+        _validate.choice("reduction", reduction, get_args(Reduction))
+        self._function = function
+        self.reduction = reduction
+        self._rows: list[torch.Tensor] = []
+
+    def __call__(self, y_pred: Any, y: Any, **options: Any) -> torch.Tensor:
+        """Like :meth:`update`."""
+        return self.update(y_pred, y, **options)
+
+    def update(self, y_pred: Any, y: Any, **options: Any) -> torch.Tensor:
+        """Add a batch.
+
+        Args:
+            y_pred: as the function of the metric takes it.
+            y: as the function takes it.
+            options: further arguments of the function for this batch, such as ``spacing``.
+
+        Returns:
+            ``[B, K]``: the batch's values.
+
+        Raises:
+            TypeError, ValueError, BackendUnavailableError: as the function raises them.
+        """
+        values = self._function(y_pred, y, **options)
+        self._rows.append(values.detach().cpu())
+        return values
+
+    def compute(self, reduction: str | None = None) -> torch.Tensor:
+        """Reduce what was added since the last :meth:`reset`, leaving NaN out.
+
+        Args:
+            reduction: instead of the constructor's. ``"none"``: ``[N, K]``; ``"mean"``: over the classes,
+                then over the samples; ``"sum"``; ``"mean_batch"``, ``"sum_batch"``: ``[K]``;
+                ``"mean_channel"``, ``"sum_channel"``: ``[N]``. A mean without any value is NaN.
+
+        Raises:
+            ValueError: an unknown reduction, or no batch was added.
+        """
+        reduction = self.reduction if reduction is None else reduction
+        _validate.choice("reduction", reduction, get_args(Reduction))
+        values = self._gathered()
+        if reduction == "none":
+            return values
+        if reduction == "sum":
+            return values.nansum()
+        if reduction == "mean":
+            return values.nanmean(dim=1).nanmean()
+        over = 0 if reduction.endswith("batch") else 1
+        return values.nanmean(dim=over) if reduction.startswith("mean") else values.nansum(dim=over)
+
+    aggregate = compute
+
+    def reset(self) -> None:
+        """Forget every batch."""
+        self._rows.clear()
+
+    def _gathered(self) -> torch.Tensor:
+        rows = self._rows
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            everyone: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(everyone, rows)
+            rows = [batch for own in everyone for batch in own]
+        if not rows:
+            raise ValueError("compute: needs at least one batch, none was added since the last reset")
+        return torch.cat(rows)
+
+
+class HausdorffDistanceMetric(SurfaceMetric):
+    """Collect :func:`compute_hausdorff_distance` over batches.
+
+    Args:
+        include_background: as in the function.
+        distance_metric: as in the function.
+        percentile: as in the function; 95 for HD95.
+        directed: as in the function.
+        reduction: see :meth:`SurfaceMetric.compute`.
+        ignore_index: as in the function.
+        num_classes: as in the function.
+        use_subvoxels: as in the function.
+        backend: as in the function.
+    """
+
+    def __init__(
+        self,
+        include_background: bool = False,
+        distance_metric: str = "euclidean",
+        percentile: float | None = None,
+        directed: bool = False,
+        reduction: str = "mean",
+        **options: Any,
+    ) -> None:
+        function = partial(
+            compute_hausdorff_distance,
+            include_background=include_background,
+            distance_metric=distance_metric,
+            percentile=percentile,
+            directed=directed,
+            **options,
+        )
+        super().__init__(function, reduction)
+
+
+class SurfaceDistanceMetric(SurfaceMetric):
+    """Collect :func:`compute_average_surface_distance` over batches.
+
+    Args:
+        include_background: as in the function.
+        symmetric: as in the function.
+        distance_metric: as in the function.
+        reduction: see :meth:`SurfaceMetric.compute`.
+        options: further arguments of the function.
+    """
+
+    def __init__(
+        self,
+        include_background: bool = False,
+        symmetric: bool = False,
+        distance_metric: str = "euclidean",
+        reduction: str = "mean",
+        **options: Any,
+    ) -> None:
+        function = partial(
+            compute_average_surface_distance,
+            include_background=include_background,
+            symmetric=symmetric,
+            distance_metric=distance_metric,
+            **options,
+        )
+        super().__init__(function, reduction)
+
+
+class SurfaceDiceMetric(SurfaceMetric):
+    """Collect :func:`compute_surface_dice` over batches.
+
+    Args:
+        class_thresholds: as in the function.
+        include_background: as in the function.
+        distance_metric: as in the function.
+        reduction: see :meth:`SurfaceMetric.compute`.
+        options: further arguments of the function.
+    """
+
+    def __init__(
+        self,
+        class_thresholds: Sequence[float],
+        include_background: bool = False,
+        distance_metric: str = "euclidean",
+        reduction: str = "mean",
+        **options: Any,
+    ) -> None:
+        function = partial(
+            compute_surface_dice,
+            class_thresholds=class_thresholds,
+            include_background=include_background,
+            distance_metric=distance_metric,
+            **options,
+        )
+        super().__init__(function, reduction)
+
+
+class DiceMetric(SurfaceMetric):
+    """Collect :func:`compute_dice` over batches.
+
+    Args:
+        include_background: as in the function.
+        reduction: see :meth:`SurfaceMetric.compute`.
+        options: further arguments of the function.
+    """
+
+    def __init__(self, include_background: bool = False, reduction: str = "mean", **options: Any) -> None:
+        super().__init__(partial(compute_dice, include_background=include_background, **options), reduction)
