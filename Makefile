@@ -13,10 +13,10 @@ INTERFACES := $(BIN)/pip install --quiet --no-deps -c constraints.txt \
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check fix bench gpu sanitize clean
+.PHONY: help install demo test test-integrations check fix bench gpu sanitize clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,8 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	# torch first: with it in place nothing else may choose another build of it.
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	# nnU-Net brings torchvision and does without it. Built for another torch it breaks what imports it if it can.
+	$(BIN)/python -c 'import torchvision' 2>/dev/null || $(BIN)/pip uninstall --quiet --yes torchvision
 	$(INTERFACES)
 	@touch $@
 
@@ -33,7 +35,10 @@ demo: $(STAMP)  ## the main job on a real volume: times, a short training, a fig
 	$(BIN)/python -m examples.demo --out out
 
 test: $(STAMP)  ## the test suite
-	$(BIN)/python -m pytest -m "not gpu" -n 2
+	$(BIN)/python -m pytest -m "not gpu" -n 2 --ignore tests/integrations
+
+test-integrations: $(STAMP)  ## the integrations in real runs of MONAI, TorchIO, nnU-Net and Lightning
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/integrations
 
 gpu: $(STAMP)  ## on a machine with a GPU: its tests, and the benchmark into benchmarks/results/
 	$(BIN)/python -m benchmarks.gpu --find $(if $(PARTIAL),--partial)

@@ -1,0 +1,1 @@
+"""Pieces for frameworks, one module each: import the one of yours."""

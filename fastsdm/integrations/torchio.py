@@ -1,0 +1,188 @@
+"""TorchIO: the signed distance map of a label map, as a transform."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import torchio as tio
+
+from fastsdm import _validate
+from fastsdm._sdm import signed_distance
+from fastsdm._types import Convention, EmptyPolicy
+
+__all__ = ["DistanceMap", "SignedDistance"]
+
+#: Transforms that only select, mirror or reorder voxels: distances stay true.
+_MOVING = (tio.Crop, tio.Flip, tio.ToCanonical, tio.ToOrientation, tio.Transpose)
+
+
+class DistanceMap(tio.Image):
+    """An image that holds distances.
+
+    It is neither a ``ScalarImage`` nor a ``LabelMap``, so intensity transforms and label transforms leave it
+    alone. Cropping, mirroring and reordering axes carry it along. All other spatial transforms would resample
+    or pad it, and are refused.
+
+    Args:
+        *args: as of ``torchio.Image``.
+        **kwargs: as of ``torchio.Image``; ``type`` is ``"distance"``.
+
+    Raises:
+        RuntimeError: a transform writes values into the map, or changes its voxel size.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["type"] = "distance"
+        super().__init__(*args, **kwargs)
+
+    def set_data(self, tensor: Any) -> None:
+        """Store a tensor ``[C, *S]``; refused inside a transform that would make distances untrue."""
+        _refuse_resampling(_running_transform())
+        super().set_data(tensor)
+
+    @property
+    def affine(self) -> Any:
+        """From voxel indices to world coordinates; the voxel size cannot change."""
+        return super().affine
+
+    @affine.setter
+    def affine(self, matrix: Any) -> None:
+        new = self._parse_affine(matrix)
+        if "affine" in self and not np.allclose(_sizes(new), _sizes(self["affine"]), rtol=1e-4):
+            transform = _running_transform()
+            by = "affine" if transform is None else transform.name
+            raise RuntimeError(
+                f"{by}: a distance map keeps its voxel size {_sizes(self['affine'])}, got {_sizes(new)}; "
+                "put SignedDistance after it"
+            )
+        self["affine"] = new
+
+
+class SignedDistance(tio.LabelTransform):
+    """Add the signed distance map of a label map to the subject.
+
+    The map is a :class:`DistanceMap` with the label map's affine and spacing. Put the transform after those
+    that change labels or resample; the patches that a sampler cuts out afterwards hold the distances of the
+    whole volume.
+
+    Args:
+        classes: None for masks, one map per channel; K for the labels 0 to K-1; or the label values.
+        name: of the map in the subject. Where the subject has several label maps (see ``include``), it holds
+            ``{}``, which stands for the label map's name.
+        convention: as in :func:`fastsdm.signed_distance`.
+        empty: as there.
+        max_distance: as there, in the units of the affine.
+        dtype: as there.
+        backend: as there.
+        **kwargs: of every TorchIO transform: ``p``, ``copy``, ``include``, ``exclude``.
+
+    Raises:
+        TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
+    """
+
+    def __init__(
+        self,
+        classes: int | Sequence[int] | None = None,
+        *,
+        name: str = "distance_map",
+        convention: Convention = "kervadec",
+        empty: EmptyPolicy = "inf",
+        max_distance: float | None = None,
+        dtype: Any = None,
+        backend: str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if classes is not None:
+            _validate.class_values(classes, torch.int64)
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"name: must be a string that is not empty, got {name!r}")
+        _validate.convention(convention)
+        _validate.empty_policy(empty)
+        _validate.max_distance(max_distance)
+        _validate.float_dtype(dtype)
+        self.classes = classes
+        self.map_name = name
+        self.convention = convention
+        self.empty = empty
+        self.max_distance = max_distance
+        self.dtype = dtype
+        self.backend = backend
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        """Add the map or maps; the transform's ``__call__`` comes here."""
+        labels = self.get_images_dict(subject)
+        if not labels:
+            raise ValueError(f"subject: must hold a LabelMap, got {subject}")
+        if len(labels) > 1 and "{}" not in self.map_name:
+            raise ValueError(
+                f"name: must hold '{{}}' for a subject with several label maps ({', '.join(labels)}), got "
+                f"{self.map_name!r}; or choose one by include=['...']"
+            )
+        for key, label in labels.items():
+            subject.add_image(self._map_of(label), self.map_name.replace("{}", key))
+        return subject
+
+    def _map_of(self, label: tio.LabelMap) -> DistanceMap:
+        data = label.data
+        if self.classes is not None:
+            if data.shape[0] != 1:
+                raise ValueError(
+                    f"classes: must be None for a label map with one channel per class, got {self.classes!r} "
+                    f"and data of shape {tuple(data.shape)}"
+                )
+            data = data[0]
+        maps = signed_distance(
+            data,
+            classes=self.classes,
+            spacing=label.spacing,
+            convention=self.convention,
+            empty=self.empty,
+            max_distance=self.max_distance,
+            dtype=self.dtype,
+            backend=self.backend,
+        )
+        return DistanceMap(tensor=maps, affine=label.affine)
+
+    def _get_named_arguments(self) -> dict[str, object]:
+        # The history builds the transform again from these. TorchIO's own way, `args_names`, would read the
+        # attribute `name`, which holds the name of the transform's class.
+        return {
+            "classes": self.classes,
+            "name": self.map_name,
+            "convention": self.convention,
+            "empty": self.empty,
+            "max_distance": self.max_distance,
+            "dtype": self.dtype,
+            "backend": self.backend,
+        }
+
+
+def _running_transform() -> tio.Transform | None:
+    """The innermost transform that is being applied; None outside of all."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if frame.f_code.co_name == "apply_transform" and isinstance(owner, tio.Transform):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def _refuse_resampling(transform: tio.Transform | None) -> None:
+    if transform is None or isinstance(transform, (*_MOVING, SignedDistance)):
+        return
+    raise RuntimeError(
+        f"{transform.name}: cannot be applied to a distance map, whose values would no longer be distances; "
+        "put SignedDistance after it, or exclude the map from it"
+    )
+
+
+def _sizes(affine: Any) -> list[float]:
+    """Voxel sizes in ascending order: reordered axes are no change."""
+    return sorted(np.sqrt((np.asarray(affine)[:3, :3] ** 2).sum(axis=0)).round(6).tolist())
