@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NATIVE := $(wildcard fastsdm/_backends/cpp/*)
+NATIVE := $(wildcard fastsdm/_backends/cpp/* fastsdm/_backends/cpp/simd/*)
 
 # Where there is no GPU the tests hold our calls to the signatures of CuPy and cuCIM, which import without CUDA.
 # Where there is one, it is its owner who installs them: for that CUDA, with all they need.

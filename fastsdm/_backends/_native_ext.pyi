@@ -1,4 +1,4 @@
-"""Types of the C++ module; what the arguments mean stands in native/module.cpp."""
+"""Types of the C++ module; what the arguments mean stands in cpp/module.cpp."""
 
 from collections.abc import Sequence
 

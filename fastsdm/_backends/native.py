@@ -1,4 +1,4 @@
-"""The fast path on CPUs: our own C++ (see ``native/relax.hpp`` for how it works)."""
+"""The fast path on CPUs: our own C++ (see ``cpp/kernel.cpp`` for how it works)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// What one instruction set offers the engine. See relax.hpp for the idea.
+// What one instruction set offers the engine. See kernel.cpp for the idea.
 //
 // This header is shared by translation units compiled with different instruction sets, so it holds no
 // function body: an inline function compiled twice could be linked in the version the CPU cannot run.

@@ -1,5 +1,9 @@
-// Included by kernel_baseline.cpp only.
+// Vectors of SSE2, which every x86-64 CPU has. See kernel.cpp.
 #include <emmintrin.h>
+
+#include <limits>
+
+#include "../kernel.hpp"
 
 namespace fastsdm::FASTSDM_ISA {
 namespace {

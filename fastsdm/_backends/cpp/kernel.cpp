@@ -17,13 +17,18 @@
 // twice as many, exact below 32767 (a distance of 181 steps) and saturating there, and a tile that reaches
 // the bound is done again with floats from the untouched input, and its neighbours are not tried with shorts.
 //
-// The file is included by one source file per instruction set, after it has defined FASTSDM_ISA and, in
-// that namespace, the types Floats and Shorts. Nothing here may call a function template of the standard
-// library: the linker could keep the copy compiled for the wrong instruction set.
+// This file is compiled once for each instruction set: CMakeLists.txt defines FASTSDM_ISA, the namespace that
+// holds it all, and FASTSDM_SIMD, the header of the types Floats and Shorts. Nothing here may call a function
+// template of the standard library: the linker could keep the copy compiled for the wrong instruction set.
+#include "kernel.hpp"
+
 #include <cstring>
 #include <limits>
 
-#include "kernel.hpp"
+#include FASTSDM_SIMD
+
+#define FASTSDM_TEXT_OF(name) #name
+#define FASTSDM_TEXT(macro) FASTSDM_TEXT_OF(macro)
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
@@ -324,7 +329,7 @@ void relax_columns(const float* columns, float* answers, Index count, const Axis
 
 extern const Kernel kernel;
 const Kernel kernel = {
-    FASTSDM_ISA_NAME,
+    FASTSDM_TEXT(FASTSDM_ISA),
     Floats::lanes,
     Shorts::lanes,
     {match_row<std::uint8_t>, match_row<std::uint16_t>, match_row<std::uint32_t>, match_row<std::uint64_t>},

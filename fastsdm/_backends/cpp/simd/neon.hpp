@@ -1,5 +1,9 @@
-// Included by kernel_baseline.cpp only.
+// Vectors of NEON, which every 64-bit ARM CPU has. See kernel.cpp.
 #include <arm_neon.h>
+
+#include <limits>
+
+#include "../kernel.hpp"
 
 namespace fastsdm::FASTSDM_ISA {
 namespace {

@@ -1,6 +1,10 @@
-// Included by kernel_baseline.cpp only: arrays of four, left to the compiler to vectorise.
+// Arrays of four, left to the compiler to vectorise. See kernel.cpp.
 #include <math.h>
 #include <string.h>
+
+#include <limits>
+
+#include "../kernel.hpp"
 
 namespace fastsdm::FASTSDM_ISA {
 namespace {

@@ -1,12 +1,9 @@
-// Vectors of AVX-512 (F, BW, DQ, VL): compiled with those enabled, run only where the CPU has them.
+// Vectors of AVX-512 (F, BW, DQ, VL). See kernel.cpp.
 #include <immintrin.h>
 
 #include <limits>
 
-#include "kernel.hpp"
-
-#define FASTSDM_ISA avx512
-#define FASTSDM_ISA_NAME "avx512"
+#include "../kernel.hpp"
 
 namespace fastsdm::FASTSDM_ISA {
 namespace {
@@ -72,5 +69,3 @@ inline bool any_less(Shorts a, Shorts b) { return _mm512_cmplt_epi16_mask(a.v, b
 
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA
-
-#include "relax.hpp"

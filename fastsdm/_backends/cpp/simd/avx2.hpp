@@ -1,12 +1,9 @@
-// Vectors of AVX2: compiled with that instruction set enabled, run only where the CPU has it.
+// Vectors of AVX2. See kernel.cpp.
 #include <immintrin.h>
 
 #include <limits>
 
-#include "kernel.hpp"
-
-#define FASTSDM_ISA avx2
-#define FASTSDM_ISA_NAME "avx2"
+#include "../kernel.hpp"
 
 namespace fastsdm::FASTSDM_ISA {
 namespace {
@@ -75,5 +72,3 @@ inline bool any_less(Shorts a, Shorts b) { return _mm256_movemask_epi8(_mm256_cm
 
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA
-
-#include "relax.hpp"
