@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -97,6 +99,41 @@ def test_threads_change_nothing(threads) -> None:
     labels = testing.shells((37, 40, 50), classes=4)[None].repeat(2, axis=0)
     expected = native_map(labels, (0, 1, 2, 3), threads=1)
     assert np.array_equal(native_map(labels, (0, 1, 2, 3), threads=threads), expected)
+
+
+@pytest.mark.parametrize("started", [0, 1, 5])
+def test_no_memory_to_start_a_thread(started) -> None:
+    """An exception beside running threads would end the process; the threads there are do all the work."""
+    labels = testing.shells((60, 60, 70), classes=4)[None]
+    expected = native_map(labels, (0, 1, 2, 3), threads=1)
+    _native_ext.fail_thread_after(started)
+    try:
+        got = native_map(labels, (0, 1, 2, 3), threads=8)
+    finally:
+        _native_ext.fail_thread_after(-1)
+    assert np.array_equal(got, expected)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or "ASAN_OPTIONS" in os.environ,
+    reason="other systems do not limit the address space, and AddressSanitizer needs terabytes of it",
+)
+def test_no_address_space_for_threads() -> None:
+    """In a process of its own, with room for the map but for no thread's stack."""
+    script = """
+import resource, numpy as np
+from fastsdm import testing
+from fastsdm._backends import _native_ext
+labels = testing.shells((1, 60, 60, 70), classes=4).astype(np.uint8)
+maps = np.zeros((1, 1, 60, 60, 70), np.float32)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), used + (4 << 20)))
+_native_ext.signed_distance(labels, [(1, False)], np.ones((1, 3)), np.inf, maps, shifts=(0.0,), both_sides=False,
+                            missing=(np.inf,), limit=np.inf, first=(0, 0, 0), threads=8)
+print(int((maps != 0).all()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
 @pytest.mark.parametrize("isa", ISAS)

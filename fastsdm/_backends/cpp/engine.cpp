@@ -12,14 +12,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <memory>
 #include <stdexcept>
-#include <system_error>
-#include <thread>
 
 #include "dispatch.hpp"
+#include "parallel.hpp"
 
 namespace fastsdm {
 namespace {
@@ -100,26 +98,6 @@ struct alignas(64) Worker {
   float* slab;  // of a region: the volume's slab, as it is scanned
   bool far = false;
 };
-
-// Runs item(i, worker) for every i below `items`; they are handed out in order, `grain` at a time.
-template <class Item>
-void parallel_for(Index items, Index grain, std::vector<Worker>& workers, const Item& item) {
-  std::atomic<Index> next{0};
-  const auto work = [&](Worker& worker) noexcept {
-    for (Index begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < items;) {
-      for (Index i = begin; i < std::min(begin + grain, items); ++i) item(i, worker);
-    }
-  };
-  std::vector<std::thread> threads;
-  threads.reserve(workers.size());
-  try {
-    for (std::size_t i = 1; i < workers.size(); ++i) threads.emplace_back(work, std::ref(workers[i]));
-  } catch (const std::system_error&) {
-    // The system grants no more threads: those there are do all the work.
-  }
-  work(workers.front());
-  for (std::thread& thread : threads) thread.join();
-}
 
 class Engine {
  public:

@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "engine.hpp"
+#include "parallel.hpp"
 
 namespace nb = nanobind;
 
@@ -63,5 +64,7 @@ NB_MODULE(_native_ext, module) {
              "Fill maps [B, K, *S] float32 from labels [B, D, H, W] of any integer dtype, where S is (D, H, W) or\n"
              "the shape of a region of it that begins at voxel `first`.\n\n"
              "classes holds (bit pattern, inverted) per class, or None for one that no label can equal.");
+  module.def("fail_thread_after", [](int started) { fastsdm::threads_before_failure = started; },
+             nb::arg("started"), "For tests: starting one more thread after so many fails once for want of memory.");
   module.def("isas", &fastsdm::supported_isas, "Instruction sets this CPU can run, best first.");
 }
