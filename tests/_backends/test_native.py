@@ -128,8 +128,10 @@ labels = testing.shells((1, 60, 60, 70), classes=4).astype(np.uint8)
 maps = np.zeros((1, 1, 60, 60, 70), np.float32)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), used + (4 << 20)))
-_native_ext.signed_distance(labels, [(1, False)], np.ones((1, 3)), np.inf, maps, shifts=(0.0,), both_sides=False,
-                            missing=(np.inf,), limit=np.inf, first=(0, 0, 0), threads=8)
+_native_ext.signed_distance(
+    labels, [(1, False)], np.ones((1, 3)), np.inf, maps, shifts=(0.0,), both_sides=False, missing=(np.inf,),
+    limit=np.inf, first=(0, 0, 0), threads=8,
+)
 print(int((maps != 0).all()))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -12,39 +12,19 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <limits>
 #include <memory>
 #include <stdexcept>
 
 #include "dispatch.hpp"
 #include "parallel.hpp"
+#include "workspace.hpp"
 
 namespace fastsdm {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-// Below this many voxels a thread costs more than it saves.
-constexpr Index kVoxelsPerThread = 1 << 15;
 // Maps of a region are made together up to that many voxels.
 constexpr Index kVoxelsPerGroup = 1 << 23;
-// Fewer in one grab would waste it, more would leave the last thread alone.
-constexpr Index kVoxelsPerGrain = 1 << 14;
 constexpr Index kFloatBytes = sizeof(float);
-
-Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
-
-// What Kernel::relax_columns asks for; lanes of either width fill the same bytes.
-Index scratch_bytes(Index length, Index float_lanes) {
-  const Index rows = round_up(length, kBlock);
-  return (rows * kTileColumns + 2 * (rows + rows / kBlock) * float_lanes) * static_cast<Index>(sizeof(float));
-}
-
-// The smallest float not below x.
-float float_above(double x) {
-  if (x > std::numeric_limits<float>::max()) return kInfinity;
-  const float nearest = static_cast<float>(x);
-  return nearest < x ? std::nextafter(nearest, kInfinity) : nearest;
-}
 
 // An axis of the volume, and which part of it the map holds.
 struct Extent {
@@ -52,33 +32,6 @@ struct Extent {
   Index length = 1;
   Index first = 0;
   Index count = 1;
-};
-
-// Costs along one axis, in squares of the scanned axis' spacing. So isotropic squares are exact integers.
-class CostTable {
- public:
-  CostTable(const Kernel& kernel, Index length, double steps_squared, bool integer) {
-    const Index rows = round_up(length, kBlock);
-    floats_.resize(static_cast<std::size_t>(rows * kernel.float_lanes));
-    shorts_.resize(integer ? static_cast<std::size_t>(rows * kernel.short_lanes) : 0);
-    for (Index d = 0; d < rows; ++d) {
-      const double cost = static_cast<double>(d) * static_cast<double>(d) * steps_squared;
-      std::fill_n(floats_.begin() + d * kernel.float_lanes, kernel.float_lanes, static_cast<float>(cost));
-      if (integer) {
-        std::fill_n(shorts_.begin() + d * kernel.short_lanes, kernel.short_lanes,
-                    static_cast<std::int16_t>(std::min<double>(cost, kShortMax)));
-      }
-    }
-  }
-
-  Axis axis(const Extent& extent, Index stride) const {
-    return {extent.length, stride, extent.first, extent.count, floats_.data(),
-            shorts_.empty() ? nullptr : shorts_.data()};
-  }
-
- private:
-  std::vector<float> floats_;
-  std::vector<std::int16_t> shorts_;
 };
 
 // What differs between samples.
@@ -112,7 +65,7 @@ class Engine {
     if (is_region_) field_.reset(new float[static_cast<std::size_t>(group_ * voxels)]);
     make_geometries();
     phases_seen_ = std::vector<std::atomic<unsigned>>(static_cast<std::size_t>(problem.batch * classes_));
-    make_workers(std::clamp<Index>(maps * voxels / kVoxelsPerThread, 1, std::max(threads, 1)));
+    make_workers(useful_threads(maps * voxels, threads));
   }
 
   void run() {
@@ -176,10 +129,7 @@ class Engine {
     const Index phase = round_up(width_.length + kPhasePadding, kScratchAlignment);
     const Index slab = is_region_ ? round_up(height_.length * width_.count * kFloatBytes, kScratchAlignment) : 0;
     const Index each = relax + phase + slab;
-    scratch_.reset(new unsigned char[static_cast<std::size_t>(count * each + kScratchAlignment)]);
-    const auto address = reinterpret_cast<std::uintptr_t>(scratch_.get());
-    const Index misaligned = static_cast<Index>(address % kScratchAlignment);
-    unsigned char* next = scratch_.get() + (kScratchAlignment - misaligned);
+    unsigned char* next = scratch_.take(count * each);
     for (Index i = 0; i < count; ++i, next += each) {
       workers_.push_back({next, next + relax, reinterpret_cast<float*>(next + relax + phase)});
     }
@@ -201,7 +151,7 @@ class Engine {
     }
     phases_seen(map).fetch_or(seen, std::memory_order_relaxed);
     if (seen == (kInside | kOutside) && (height_.length > 1 || is_region_)) {
-      const Axis middle = g.middle.axis(height_, kept);
+      const Axis middle = g.middle.axis(height_.length, kept, height_.first, height_.count);
       for (Index x = 0; x < kept; x += kTileColumns) {
         const Index columns = std::min(kTileColumns, kept - x);
         kernel_.relax_columns(rows + x, slab + x, columns, middle, nullptr, worker.scratch, worker.far);
@@ -217,7 +167,7 @@ class Engine {
     float* const answers = problem_.maps + map * depth_.count * plane_ + column;
     const unsigned seen = phases_seen(map).load(std::memory_order_relaxed);
     if (seen == (kInside | kOutside)) {
-      kernel_.relax_columns(field(map) + column, answers, columns, g.first.axis(depth_, plane_), &g.finish,
+      kernel_.relax_columns(field(map) + column, answers, columns, g.first.axis(depth_.length, plane_, depth_.first, depth_.count), &g.finish,
                             worker.scratch, worker.far);
     } else if (is_region_ || g.cap != kInfinity || g.missing != kInfinity || !pattern_of(map)) {
       for (Index z = 0; z < depth_.count; ++z) {
@@ -230,8 +180,6 @@ class Engine {
     return is_region_ ? field_.get() + (map - first_map_) * depth_.length * plane_
                       : problem_.maps + map * depth_.length * plane_;
   }
-  static bool is_integer(double x) { return x == std::floor(x) && x <= kShortMax; }
-  static Index grain(Index voxels) { return std::max<Index>(1, kVoxelsPerGrain / voxels); }
   const std::optional<ClassPattern>& pattern_of(Index map) const {
     return problem_.classes[static_cast<std::size_t>(map % classes_)];
   }
@@ -253,7 +201,7 @@ class Engine {
   std::vector<std::size_t> geometry_of_sample_;
   std::vector<std::atomic<unsigned>> phases_seen_;
   std::vector<Worker> workers_;
-  std::unique_ptr<unsigned char[]> scratch_;  // of all of them
+  Scratch scratch_;                           // of all of them
   std::unique_ptr<float[]> field_;            // of a region: squares that the last pass reads
 };
 
@@ -265,13 +213,17 @@ std::vector<std::string> supported_isas() {
   return names;
 }
 
+const Kernel& kernel_of(const std::optional<std::string>& isa) {
+  for (const Kernel* kernel : supported_kernels()) {
+    if (!isa || *isa == kernel->isa) return *kernel;
+  }
+  throw std::invalid_argument("isa: must be one of isas(); got '" + *isa + "'");
+}
+
 void signed_distance(const Problem& problem, int threads, const std::optional<std::string>& isa) {
   if (problem.batch == 0 || problem.classes.empty()) return;
   if (std::find(problem.size.begin(), problem.size.end(), 0) != problem.size.end()) return;
-  for (const Kernel* kernel : supported_kernels()) {
-    if (!isa || *isa == kernel->isa) return Engine(problem, *kernel, threads).run();
-  }
-  throw std::invalid_argument("isa: must be one of isas(); got '" + *isa + "'");
+  Engine(problem, kernel_of(isa), threads).run();
 }
 
 }  // namespace fastsdm
