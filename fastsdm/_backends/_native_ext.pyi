@@ -20,5 +20,33 @@ def signed_distance(
     threads: int,
     isa: str | None = None,
 ) -> None: ...
+def scan_rows(
+    labels: npt.NDArray[np.integer | np.bool_],
+    pattern: tuple[int, bool] | None,
+    squares: npt.NDArray[np.float32],
+    *,
+    threads: int,
+    isa: str | None = None,
+) -> None: ...
+def relax_axis(
+    squares: npt.NDArray[np.float32],
+    steps_squared: float,
+    integer: bool,
+    finish: tuple[float, float, float, float] | None,
+    *,
+    threads: int,
+    isa: str | None = None,
+) -> None: ...
+def instance_distance(
+    labels: npt.NDArray[np.integer | np.bool_],
+    background: int,
+    spacing: npt.NDArray[np.float64],
+    max_distance: float,
+    border: tuple[bool, bool, bool],
+    maps: npt.NDArray[np.float32],
+    *,
+    threads: int,
+    isa: str | None = None,
+) -> None: ...
 def fail_thread_after(started: int) -> None: ...
 def isas() -> list[str]: ...

@@ -26,12 +26,12 @@
 #include <limits>
 
 #include FASTSDM_SIMD
+#include "scan.hpp"
 
 #define FASTSDM_TEXT_OF(name) #name
 #define FASTSDM_TEXT(macro) FASTSDM_TEXT_OF(macro)
 
 #if defined(_MSC_VER) && !defined(__clang__)
-#include <intrin.h>
 #define FASTSDM_INLINE __forceinline
 #else
 #define FASTSDM_INLINE inline __attribute__((always_inline))
@@ -52,87 +52,8 @@
 namespace fastsdm::FASTSDM_ISA {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // As a share of the shift: shifted distances up to it are 0. The same number stands in _conventions.py.
 constexpr float kResidue = 1.0f / (1 << 21);
-
-inline Index least(Index a, Index b) { return a < b ? a : b; }
-inline Index greatest(Index a, Index b) { return a > b ? a : b; }
-
-// ---- first axis -----------------------------------------------------------------------------------------
-
-template <class T>
-void match_row(const void* labels, std::uint64_t value, bool inverted, Index width, std::uint8_t* phase) {
-  const T* row = static_cast<const T*>(labels);
-  const T wanted = static_cast<T>(value);
-  for (Index x = 0; x < width; ++x) phase[x] = static_cast<std::uint8_t>((row[x] == wanted) != inverted);
-}
-
-// Eight bytes, the first of them lowest.
-inline std::uint64_t load_bytes(const std::uint8_t* bytes) {
-  std::uint64_t word;
-  std::memcpy(&word, bytes, sizeof word);
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-  word = __builtin_bswap64(word);
-#endif
-  return word;
-}
-
-inline int lowest_bit(std::uint64_t word) {
-#if defined(_MSC_VER) && !defined(__clang__)
-  unsigned long bit;
-  _BitScanForward64(&bit, word);
-  return static_cast<int>(bit);
-#else
-  return __builtin_ctzll(word);
-#endif
-}
-
-// Fills the part of the run [begin, end) of one phase that lies within [from, to): squares of the distance to
-// the run's nearer end, where the border of the volume counts as infinitely far. `row` begins at `from`.
-inline void fill_run(float* row, Index begin, Index end, Index width, bool inside, float cap, Index from,
-                     Index to) {
-  constexpr Index L = Floats::lanes;
-  const Index first = greatest(begin, from), last = least(end, to);
-  const float past_begin = begin == 0 ? kInfinity : static_cast<float>(first - begin + 1);
-  const float before_end = end == width ? kInfinity : static_cast<float>(end - first);
-  Floats from_begin = add(Floats::iota(), Floats::splat(past_begin));
-  Floats to_end = subtract(Floats::splat(before_end), Floats::iota());
-  const Floats step = Floats::splat(static_cast<float>(L));
-  const Floats sign = Floats::splat(inside ? -1.0f : 1.0f);
-  const Floats most = Floats::splat(cap);
-  for (Index x = first; x < last; x += L) {
-    const Floats distance = min(from_begin, to_end);
-    const Floats squares = multiply(min(multiply(distance, distance), most), sign);
-    if (x + L <= to) {
-      squares.store(row + x - from);
-    } else {
-      float tail[L];
-      squares.store(tail);
-      std::memcpy(row + x - from, tail, static_cast<std::size_t>(to - x) * sizeof(float));
-    }
-    from_begin = add(from_begin, step);
-    to_end = subtract(to_end, step);
-  }
-}
-
-unsigned scan_row(std::uint8_t* phase, Index width, float cap, Index from, Index to, float* row) {
-  std::memset(phase + width, phase[width - 1], kPhasePadding);
-  Index begin = 0;
-  for (Index x = 0; x < width; x += 8) {
-    // Bytes are 0 or 1: each bit left by the comparison is an edge.
-    std::uint64_t edges = load_bytes(phase + x) ^ load_bytes(phase + x + 1);
-    for (; edges != 0; edges &= edges - 1) {
-      const Index end = x + lowest_bit(edges) / 8 + 1;
-      fill_run(row, begin, end, width, phase[begin] != 0, cap, from, to);
-      begin = end;
-    }
-  }
-  fill_run(row, begin, width, width, phase[begin] != 0, cap, from, to);
-  return begin > 0 ? kInside | kOutside : phase[0] != 0 ? kInside : kOutside;
-}
-
-// ---- further axes ---------------------------------------------------------------------------------------
 
 // One phase of a strip: its squares (0 where the other phase is), the least of them in each block, and the
 // blocks between which finite ones lie.
@@ -334,6 +255,10 @@ const Kernel kernel = {
     Shorts::lanes,
     {match_row<std::uint8_t>, match_row<std::uint16_t>, match_row<std::uint32_t>, match_row<std::uint64_t>},
     scan_row,
+    {scan_instances<std::uint8_t>, scan_instances<std::uint16_t>, scan_instances<std::uint32_t>,
+     scan_instances<std::uint64_t>},
+    {lower_to_edges<std::uint8_t>, lower_to_edges<std::uint16_t>, lower_to_edges<std::uint32_t>,
+     lower_to_edges<std::uint64_t>},
     relax_columns,
 };
 

@@ -53,6 +53,18 @@ struct Kernel {
   // `cap`. `phase` must be readable for kPhasePadding bytes past `width`. Returns the phases of the whole row.
   unsigned (*scan_row)(std::uint8_t* phase, Index width, float cap, Index from, Index to, float* row);
 
+  // Squared distance of each voxel to the nearest one of another label within the row, at most `cap`; 0 where
+  // the label is the background. With `border` the row ends at another label. `edges` is like `phase`.
+  using ScanInstances = void (*)(const void* labels, std::uint64_t background, Index width, float cap,
+                                 bool border, std::uint8_t* edges, float* row);
+  ScanInstances scan_instances[4];
+
+  // Lowers `count` (at most kTileColumns) neighbouring columns of squares to those of the distance to the
+  // nearest change of label along the column; with `border` it ends at one.
+  using LowerToEdges = void (*)(const void* labels, Index count, Index length, Index stride,
+                                float steps_squared, bool border, float* squares);
+  LowerToEdges lower_to_edges[4];
+
   // Lowers `count` (at most kTileColumns) neighbouring columns of signed squares to the minimum along an
   // axis; with `finish`, to signed distances. Writes the rows that are answered, with the same stride, to
   // `answers`, which may be their own place in `columns`. `scratch`, aligned to kScratchAlignment, holds in

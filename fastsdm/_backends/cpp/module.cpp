@@ -6,8 +6,10 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <limits>
 #include <stdexcept>
 
+#include "axes.hpp"
 #include "engine.hpp"
 #include "parallel.hpp"
 
@@ -54,6 +56,68 @@ void signed_distance(Labels labels, const Classes& classes, Spacing spacing, dou
   fastsdm::signed_distance(problem, threads, isa);
 }
 
+using Rows = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Squares = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using Volumes = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+void scan_rows(Rows labels, const std::optional<std::tuple<std::uint64_t, bool>>& pattern, Squares squares,
+               int threads, const std::optional<std::string>& isa) {
+  if (squares.size() != labels.size()) throw std::invalid_argument("labels and squares: sizes must agree");
+  fastsdm::Scan scan{labels.data(),
+                     labels.dtype().bits / 8,
+                     std::nullopt,
+                     static_cast<fastsdm::Index>(labels.shape(0)),
+                     static_cast<fastsdm::Index>(labels.shape(1)),
+                     squares.data()};
+  if (pattern) scan.pattern = {std::get<0>(*pattern), std::get<1>(*pattern)};
+  const nb::gil_scoped_release released;
+  fastsdm::scan_rows(scan, threads, isa);
+}
+
+// finish: unit, shift outside, shift inside, limit
+void relax_axis(nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu> squares, double steps_squared,
+                bool integer, const std::optional<std::tuple<double, double, double, double>>& finish, int threads,
+                const std::optional<std::string>& isa) {
+  fastsdm::Relaxation relaxation{squares.data(),
+                                 static_cast<fastsdm::Index>(squares.shape(0)),
+                                 static_cast<fastsdm::Index>(squares.shape(1)),
+                                 static_cast<fastsdm::Index>(squares.shape(2)),
+                                 steps_squared,
+                                 integer,
+                                 std::nullopt};
+  if (finish) {
+    const auto [unit, outside, inside, limit] = *finish;
+    relaxation.finish = {static_cast<float>(unit), std::numeric_limits<float>::infinity(),
+                         -static_cast<float>(outside), static_cast<float>(inside), static_cast<float>(limit)};
+  }
+  const nb::gil_scoped_release released;
+  fastsdm::relax_axis(relaxation, threads, isa);
+}
+
+void instance_distance(Labels labels, std::uint64_t background, Spacing spacing, double max_distance,
+                       const std::tuple<bool, bool, bool>& border, Volumes maps, int threads,
+                       const std::optional<std::string>& isa) {
+  fastsdm::Instances instances{};
+  instances.labels = labels.data();
+  instances.label_bytes = labels.dtype().bits / 8;
+  instances.background = background;
+  instances.batch = static_cast<fastsdm::Index>(labels.shape(0));
+  bool agree = spacing.shape(0) == labels.shape(0) && maps.shape(0) == labels.shape(0);
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    instances.shape[axis] = static_cast<fastsdm::Index>(labels.shape(axis + 1));
+    agree = agree && maps.shape(axis + 1) == labels.shape(axis + 1);
+  }
+  if (!agree) throw std::invalid_argument("labels, spacing and maps: shapes must agree");
+  for (std::size_t b = 0; b < spacing.shape(0); ++b) {
+    instances.spacings.push_back({spacing(b, 0), spacing(b, 1), spacing(b, 2)});
+  }
+  instances.max_distance = max_distance;
+  instances.border = {std::get<0>(border), std::get<1>(border), std::get<2>(border)};
+  instances.maps = maps.data();
+  const nb::gil_scoped_release released;
+  fastsdm::instance_distance(instances, threads, isa);
+}
+
 }  // namespace
 
 NB_MODULE(_native_ext, module) {
@@ -64,6 +128,17 @@ NB_MODULE(_native_ext, module) {
              "Fill maps [B, K, *S] float32 from labels [B, D, H, W] of any integer dtype, where S is (D, H, W) or\n"
              "the shape of a region of it that begins at voxel `first`.\n\n"
              "classes holds (bit pattern, inverted) per class, or None for one that no label can equal.");
+  module.def("scan_rows", &scan_rows, nb::arg("labels"), nb::arg("pattern"), nb::arg("squares"), nb::kw_only(),
+             nb::arg("threads"), nb::arg("isa") = nb::none(),
+             "Fill squares with the signed squared distances within the rows of labels [rows, width].");
+  module.def("relax_axis", &relax_axis, nb::arg("squares"), nb::arg("steps_squared"), nb::arg("integer"),
+             nb::arg("finish").none(), nb::kw_only(), nb::arg("threads"), nb::arg("isa") = nb::none(),
+             "Relax signed squares [outer, length, inner] along the middle axis, in place.\n\n"
+             "finish is None or (unit, shift outside, shift inside, limit): then the result is distances.");
+  module.def("instance_distance", &instance_distance, nb::arg("labels"), nb::arg("background"),
+             nb::arg("spacing"), nb::arg("max_distance"), nb::arg("border"), nb::arg("maps"), nb::kw_only(),
+             nb::arg("threads"), nb::arg("isa") = nb::none(),
+             "Fill maps [B, D, H, W] with the distance to the nearest voxel of another label.");
   module.def("fail_thread_after", [](int started) { fastsdm::threads_before_failure = started; },
              nb::arg("started"), "For tests: starting one more thread after so many fails once for want of memory.");
   module.def("isas", &fastsdm::supported_isas, "Instruction sets this CPU can run, best first.");
