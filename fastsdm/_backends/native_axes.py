@@ -1,8 +1,8 @@
 """The C++ kernel one axis at a time, for volumes that do not fit into memory.
 
-The map of a volume is made by one pass per axis, and a pass looks along one axis only. So a block need hold
-all of the volume along that axis, and may be small along the others. Between two passes the volume is cut into
-other blocks. The passes of a volume are::
+The map of a volume is made by one pass per axis, and a pass looks along one axis only. So a block must be
+whole along that axis and may be small along the others. Between two passes the volume is cut into other
+blocks. The passes of a volume are::
 
     order = axis_order(shape)                                     # of the whole volume
     squares = scan_axis(labels, classes, order[0])                # blocks whole along order[0]
@@ -32,7 +32,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 def axis_order(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the axes of a volume in the order of their passes: the scanned one first, the finishing one last.
+    """Return the axes of a volume in the order of their passes: the scanned one comes first.
 
     Args:
         shape: of the whole volume, 2 or 3 sizes.

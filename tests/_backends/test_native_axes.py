@@ -15,7 +15,7 @@ from fastsdm._backends.native_axes import axis_order, relax_axis, scan_axis
 
 
 def in_blocks(function, volume, axis, block, leading=0):
-    """``function`` of blocks that are whole along ``axis`` and at most ``block`` voxels long along the others."""
+    """``function`` of blocks that are whole along ``axis`` and at most ``block`` voxels long elsewhere."""
     shape = volume.shape[leading:]
     steps = [size if a == axis else block for a, size in enumerate(shape)]
     result = None
@@ -43,10 +43,11 @@ def axis_by_axis(labels, classes, spacing, how, block, isa):
 
 
 def at_once(labels, classes, spacing, how):
-    return BACKEND.finished_region(
-        torch.from_numpy(labels)[None], classes, (tuple(spacing),), None, how, [0] * labels.ndim, labels.shape,
-        torch.float32,
-    )[0].numpy()  # fmt: skip
+    whole = [0] * labels.ndim, labels.shape
+    maps = BACKEND.finished_region(
+        torch.from_numpy(labels)[None], classes, (tuple(spacing),), None, how, *whole, torch.float32
+    )
+    return maps[0].numpy()
 
 
 @settings(deadline=None, max_examples=250)
