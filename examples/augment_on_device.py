@@ -1,6 +1,6 @@
 """Augment image and labels on the device in one resampling, then compute the maps of the batch there.
 
-    python examples/augment_on_device.py --steps 10
+    python -m examples.augment_on_device --steps 10
 
 Every patch is deformed with its labels in one resampling, which also yields the labels of the halo: the
 voxels around the patch on which its true distances depend. One call makes the maps of the batch from them. So
@@ -21,20 +21,13 @@ import time
 import torch
 from torch import nn
 
+from examples.networks import UNet3d
 from fastsdm.data import mni_icbm152, patch_halo, random_affine_elastic, signed_distance_patch
 from fastsdm.losses import BoundaryLoss
 
 CLASSES = 3
 #: The map is clamped there; what is farther from a surface needs no exact distance, and the halo stays small.
 MAX_DISTANCE = 16.0
-
-
-def small_network(width: int = 16) -> nn.Module:
-    """Four convolutions: yours is larger, and the share of everything else smaller."""
-    layers: list[nn.Module] = []
-    for inputs in (1, width, width):
-        layers += [nn.Conv3d(inputs, width, 3, padding=1), nn.InstanceNorm3d(width), nn.LeakyReLU()]
-    return nn.Sequential(*layers, nn.Conv3d(width, CLASSES, 1))
 
 
 def main() -> None:
@@ -53,7 +46,7 @@ def main() -> None:
     image = torch.from_numpy(brain.image).to(device).expand(arguments.batch, 1, *brain.image.shape)
     labels = torch.from_numpy(brain.labels).to(device).expand(arguments.batch, *brain.labels.shape)
     halo = patch_halo(MAX_DISTANCE, spacing=brain.spacing)
-    network, boundary = small_network().to(device), BoundaryLoss(softmax=True)
+    network, boundary = UNet3d(1, CLASSES).to(device), BoundaryLoss(softmax=True)
     optimizer = torch.optim.Adam(network.parameters())
     generator = torch.Generator().manual_seed(0)
 

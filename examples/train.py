@@ -1,7 +1,7 @@
 """Train a small 3D U-Net on the MNI volume with a region loss and an on-the-fly boundary loss.
 
-    python examples/train.py                        # uses a CUDA device if there is one
-    python examples/train.py --resume --epochs 10   # goes on from the checkpoint
+    python -m examples.train                        # uses a CUDA device if there is one
+    python -m examples.train --resume --epochs 10   # continues from the checkpoint
 
 Randomly deformed patches, mixed precision, the distance map computed beside the forward pass, a schedule that
 shifts the weight from the region to the boundary, a checkpoint after every epoch. Needs nilearn and nibabel.
@@ -10,6 +10,7 @@ shifts the weight from the region to the boundary, a checkpoint after every epoc
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 import fastsdm
+from examples.networks import UNet3d, dice_loss, dice_scores
 from fastsdm.data import mni_icbm152, random_affine_elastic
 from fastsdm.losses import BoundaryLoss, RegionBoundaryLoss
 from fastsdm.schedules import Rebalance
@@ -25,47 +27,10 @@ from fastsdm.schedules import Rebalance
 CLASSES = 3
 
 
-def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Two normalized convolutions, the first of which may halve the resolution."""
-    return nn.Sequential(
-        nn.Conv3d(inputs, outputs, 3, stride=stride, padding=1),
-        nn.InstanceNorm3d(outputs, affine=True),
-        nn.LeakyReLU(),
-        nn.Conv3d(outputs, outputs, 3, padding=1),
-        nn.InstanceNorm3d(outputs, affine=True),
-        nn.LeakyReLU(),
-    )
-
-
-class UNet(nn.Module):
-    """Three scales with skip connections."""
-
-    def __init__(self, width: int = 8) -> None:
-        super().__init__()
-        self.fine, self.middle, self.coarse = (
-            block(1, width),
-            block(width, 2 * width, 2),
-            block(2 * width, 4 * width, 2),
-        )
-        self.up = nn.Upsample(scale_factor=2)
-        self.merge_middle, self.merge_fine = block(6 * width, 2 * width), block(3 * width, width)
-        self.head = nn.Conv3d(width, CLASSES, 1)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits of every voxel."""
-        fine = self.fine(image)
-        middle = self.middle(fine)
-        middle = self.merge_middle(torch.cat([middle, self.up(self.coarse(middle))], dim=1))
-        logits: torch.Tensor = self.head(self.merge_fine(torch.cat([fine, self.up(middle)], dim=1)))
-        return logits
-
-
 def region_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy plus one minus the soft Dice score."""
-    truth = nn.functional.one_hot(labels, CLASSES).movedim(-1, 1)
-    p = torch.softmax(logits.float(), dim=1)
-    overlap, size = (p * truth).sum(dim=(0, 2, 3, 4)), (p + truth).sum(dim=(0, 2, 3, 4))
-    return nn.functional.cross_entropy(logits.float(), labels) + 1 - (2 * overlap / size.clamp(min=1)).mean()
+    """Cross-entropy plus soft Dice loss."""
+    logits = logits.float()
+    return nn.functional.cross_entropy(logits, labels) + dice_loss(logits, labels[:, None])
 
 
 @torch.no_grad()
@@ -73,11 +38,7 @@ def dice_score(network: nn.Module, image: torch.Tensor, labels: torch.Tensor) ->
     """Mean Dice score of the two tissues in the middle of the undeformed volume."""
     low = [(size - 64) // 2 for size in labels.shape[1:]]
     crop: tuple[Any, ...] = (..., *(slice(start, start + 64) for start in low))
-    found, truth = network(image[crop]).argmax(dim=1), labels[crop]
-    scores = [
-        2 * ((found == k) & (truth == k)).sum() / ((found == k).sum() + (truth == k).sum()) for k in (1, 2)
-    ]
-    return float(torch.stack(scores).mean())
+    return statistics.mean(dice_scores(network(image[crop]).argmax(dim=1), labels[crop], CLASSES))
 
 
 def main() -> None:
@@ -101,7 +62,7 @@ def main() -> None:
     labels = torch.from_numpy(volume.labels).to(device)[None]
     patches = image.expand(args.batch, -1, -1, -1, -1), labels.expand(args.batch, -1, -1, -1)
 
-    network = UNet().to(device)
+    network = UNet3d(1, CLASSES).to(device)
     # In millimetres the boundary loss would drown the region loss long before the network finds the tissues.
     boundary = BoundaryLoss(softmax=True, spacing=volume.spacing, normalize="max")
     loss = RegionBoundaryLoss(region_loss, boundary, Rebalance(steps=max(args.epochs - 1, 1), end=0.5))

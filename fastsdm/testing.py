@@ -1,4 +1,4 @@
-"""What every backend is checked against: phantoms, the scipy oracle in float64, and tolerances.
+"""What every backend is checked against: phantoms, scipy in float64, the published recipe, tolerances.
 
 Used by the test suite, by ``fastsdm check`` and by the benchmarks, which refuse to time a wrong result.
 """
@@ -82,6 +82,32 @@ def reference_signed_distance(labels: Array, classes: Sequence[int], spacing: Ar
         maps[b, k] = ndimage.distance_transform_edt(~inside, sampling=spacing[b])
         maps[b, k] -= ndimage.distance_transform_edt(inside, sampling=spacing[b])
     return maps
+
+
+def published_map(mask: Array, spacing: Sequence[float] | None = None) -> Array:
+    """The boundary loss's map of one mask as its authors make it in their data loader, by scipy.
+
+    Written from the description in Kervadec et al. 2021, doi:10.1016/j.media.2020.101851. The peer of
+    ``convention="kervadec-literal"`` with ``empty="zero"``.
+
+    Args:
+        mask: ``[*S]`` bool.
+        spacing: voxel size along each axis; None for 1.
+
+    Returns:
+        ``[*S]`` float32: ``d_out`` outside, ``-(d_in - 1)`` inside, zeros if the mask is empty or full.
+    """
+    if mask.all() or not mask.any():
+        return np.zeros(mask.shape, np.float32)
+    outside = ~mask
+    d_out = ndimage.distance_transform_edt(outside, sampling=spacing)
+    d_in = ndimage.distance_transform_edt(mask, sampling=spacing)
+    return np.asarray(d_out * outside - (d_in - 1) * mask, np.float32)
+
+
+def published_maps(labels: Array, classes: Sequence[int]) -> Array:
+    """:func:`published_map` of every sample and class: labels ``[B, *S]`` to ``[B, K, *S]``."""
+    return np.stack([[published_map(sample == value) for value in classes] for sample in labels])
 
 
 def agreement(got: Array, reference: Array, spacing: Array, tolerance: Tolerance) -> Agreement:

@@ -40,10 +40,19 @@ def test_conventions(mask, convention, spacing) -> None:
 
 
 def test_default_convention_is_the_published_recipe(mask) -> None:
-    outside = ~mask
-    published = ndimage.distance_transform_edt(outside) * outside
-    published -= (ndimage.distance_transform_edt(mask) - 1) * mask
+    published = testing.published_map(mask)
     np.testing.assert_allclose(fastsdm.signed_distance(mask), published, rtol=1e-6, atol=1e-6)
+
+
+def test_literal_convention_is_the_published_recipe_at_any_spacing(mask) -> None:
+    got = fastsdm.signed_distance(mask, convention="kervadec-literal", spacing=SPACING)
+    np.testing.assert_allclose(got, testing.published_map(mask, SPACING), rtol=1e-6, atol=1e-6)
+
+
+def test_published_maps_of_labels_are_ours_absent_and_full_classes_too() -> None:
+    labels = np.stack([testing.shells((9, 12, 10), classes=3), np.full((9, 12, 10), 2)])
+    ours = fastsdm.signed_distance(labels, classes=[2, 0, 9], empty="zero")
+    np.testing.assert_allclose(testing.published_maps(labels, [2, 0, 9]), ours, rtol=1e-6, atol=1e-6)
 
 
 def test_kervadec_keeps_the_sign_where_the_published_shift_loses_it(mask) -> None:

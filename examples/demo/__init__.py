@@ -1,1 +1,1 @@
-"""``fastsdm demo``: the main job on a real volume, measured against the published recipe."""
+"""The main job on a real volume, measured against the published recipe: ``python -m examples.demo``."""

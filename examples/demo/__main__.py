@@ -18,8 +18,8 @@ from rich.table import Table
 
 import fastsdm
 from examples.demo.figure import write_figure
-from examples.demo.recipe import published_map
-from examples.demo.training import BATCH, PATCH, Costs, Training, dice_scores
+from examples.demo.training import BATCH, PATCH, Costs, Training
+from examples.networks import dice_scores
 from fastsdm import testing
 from fastsdm._backends import registry
 from fastsdm.cli.terminal import console, fail, one_line_errors, progress_bar, usable_device
@@ -118,7 +118,7 @@ def _timed_maps(volume: LabelledVolume, device: torch.device) -> tuple[testing.A
         for value in classes:
             inside = volume.labels == value
             start = time.perf_counter()
-            published[value] = published_map(inside)
+            published[value] = testing.published_map(inside)
             scipy_seconds += time.perf_counter() - start
             progress.advance(task)
     times = []

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from examples.demo.recipe import published_maps
-from examples.demo.unet import UNet3d
+from examples.networks import UNet3d, dice_loss
+from fastsdm import testing
 from fastsdm.data import LabelledVolume, random_affine_elastic
 from fastsdm.losses import BoundaryLoss, RegionBoundaryLoss
 from fastsdm.schedules import Increase
@@ -119,7 +119,7 @@ class Training:
 
         seconds = self._seconds(whole)
         map_fastsdm = self._seconds(lambda: self.boundary.target_map(labels, self.classes))
-        map_scipy = self._seconds(lambda: published_maps(labels[:, 0], _FOREGROUND))
+        map_scipy = self._seconds(lambda: published_maps(labels[:, 0]))
         self.loss.schedule.step()
         logits = values[0]
         return Step(
@@ -142,28 +142,11 @@ class Training:
             torch.accelerator.synchronize(self.device)
 
 
+def published_maps(labels: torch.Tensor) -> torch.Tensor:
+    """The published recipe's map of the foreground classes, ``[B, K, *S]``, made on the CPU."""
+    return torch.from_numpy(testing.published_maps(labels.cpu().numpy(), _FOREGROUND)).to(labels.device)
+
+
 def _tissue(labels: np.ndarray[Any, Any]) -> tuple[slice, ...]:
     """The box around all that is labelled, so that patches are not spent on empty space."""
     return tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(labels))
-
-
-def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Soft Dice loss over the classes but the background; labels ``[B, 1, *S]``.
-
-    Milletari et al. 2016, doi:10.1109/3DV.2016.79.
-    """
-    probabilities = logits.softmax(dim=1)[:, 1:]
-    values = torch.arange(1, logits.shape[1], device=labels.device).reshape(1, -1, 1, 1, 1)
-    truth = (labels == values).to(probabilities.dtype)
-    axes = (0, 2, 3, 4)
-    overlap = (probabilities * truth).sum(axes)
-    return 1 - ((2 * overlap + 1) / (probabilities.sum(axes) + truth.sum(axes) + 1)).mean()
-
-
-def dice_scores(prediction: torch.Tensor, labels: torch.Tensor, classes: int) -> list[float]:
-    """Dice coefficient of every class but the background."""
-    scores = []
-    for value in range(1, classes):
-        predicted, truth = prediction == value, labels == value
-        scores.append(2 * float((predicted & truth).sum()) / max(float(predicted.sum() + truth.sum()), 1.0))
-    return scores

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "augment_on_device.py"
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.integration
 
@@ -17,8 +17,9 @@ pytestmark = pytest.mark.integration
 def test_prints_shapes_and_shares_of_the_step() -> None:
     pytest.importorskip("nilearn")
     pytest.importorskip("nibabel")
-    command = [sys.executable, str(SCRIPT), "--steps", "2", "--size", "16", "12", "20", "--device", "cpu"]
-    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    options = ["--steps", "2", "--size", "16", "12", "20", "--device", "cpu"]
+    command = [sys.executable, "-m", "examples.augment_on_device", *options]
+    run = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300)
     lines = run.stdout.splitlines()
     assert [line.split()[:2] for line in lines[:2]] == [["step", "0"], ["step", "1"]]
     assert lines[2] == "images (2, 1, 16, 12, 20), labels (2, 16, 12, 20), maps (2, 3, 16, 12, 20) on cpu", (

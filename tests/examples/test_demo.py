@@ -19,9 +19,8 @@ from typer.testing import CliRunner
 import fastsdm
 from examples.demo import __main__ as demo_module
 from examples.demo import training as training_module
-from examples.demo.recipe import published_map, published_maps
-from examples.demo.training import Costs, Step, Training, dice_loss, dice_scores
-from examples.demo.unet import UNet3d
+from examples.demo.training import Costs, Step, Training, published_maps
+from examples.networks import dice_loss
 from fastsdm import testing
 from fastsdm.data import LabelledVolume
 
@@ -51,34 +50,6 @@ def small_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_module, "PATCH", (16, 16, 16))
 
 
-def test_recipe_is_the_map_of_the_default_convention() -> None:
-    labels = torch.from_numpy(testing.shells((9, 12, 10), classes=3)).expand(2, -1, -1, -1)
-    expected = fastsdm.signed_distance(labels, classes=[2, 0, 9], empty="zero")
-    torch.testing.assert_close(published_maps(labels, [2, 0, 9]), expected)
-
-
-def test_recipe_reads_zero_without_both_phases() -> None:
-    assert not published_map(np.ones((3, 3, 3), bool)).any()
-    assert not published_map(np.zeros((3, 3, 3), bool)).any()
-
-
-def test_unet_gives_logits_for_every_voxel_and_uses_every_scale() -> None:
-    network = UNet3d(2, 5, widths=(4, 6, 8))
-    logits = network(torch.randn(3, 2, 8, 12, 16))
-    assert logits.shape == (3, 5, 8, 12, 16)
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
-
-
-def test_dice_of_a_sure_prediction_is_right_and_of_a_wrong_one_is_not() -> None:
-    labels = torch.randint(0, 3, (2, 1, 6, 6, 6), generator=torch.Generator().manual_seed(0))
-    right = torch.nn.functional.one_hot(labels[:, 0], 3).movedim(-1, 1) * 50.0
-    assert dice_loss(right, labels).item() < 0.01
-    assert dice_loss(-right, labels).item() > 0.5
-    assert dice_scores(labels, labels, 3) == [1.0, 1.0]
-    assert dice_scores(torch.zeros_like(labels), labels, 3) == [0.0, 0.0]
-
-
 def test_training_learns_and_weighs_the_boundary_more_and_more(
     volume: LabelledVolume, small_patches: None
 ) -> None:
@@ -101,7 +72,7 @@ def test_both_maps_of_a_step_are_the_same(volume: LabelledVolume, small_patches:
     training = Training(volume, 1, torch.device("cpu"))
     labels = training.labels
     ours = training.boundary.target_map(labels, training.classes)
-    torch.testing.assert_close(published_maps(labels[:, 0], [1, 2]), ours)
+    torch.testing.assert_close(published_maps(labels[:, 0]), ours)
 
 
 def test_costs_are_medians_without_the_first_step() -> None:

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.integration
 
 
 def lines_of(*arguments: str) -> list[str]:
-    command = [sys.executable, str(SCRIPT), "--steps", "2", "--patch", "16", *arguments]
+    command = [sys.executable, "-m", "examples.train", "--steps", "2", "--patch", "16", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=environment)
+    run = subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300, env=environment
+    )
     return run.stdout.splitlines()
 
 
@@ -36,4 +38,4 @@ def test_trains_and_resumes(tmp_path: Path) -> None:
 
 
 def test_stays_short() -> None:
-    assert len(SCRIPT.read_text().splitlines()) <= 150
+    assert len((ROOT / "examples" / "train.py").read_text().splitlines()) <= 150
