@@ -35,6 +35,11 @@ class NativeBackend:
             return f"its C++ extension does not load ({error}); install fastsdm again from its source"
         return None
 
+    @property
+    def instruction_set(self) -> str:
+        """The best vector instructions that both this CPU and the extension have."""
+        return str(importlib.import_module(_EXTENSION).isas()[0])
+
     def signed_distance(
         self,
         labels: torch.Tensor,

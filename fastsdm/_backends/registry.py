@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -43,12 +43,16 @@ class BackendStatus:
         exact: distances are exact up to float32 rounding.
         devices: types of the devices present here on which it runs.
         reason: why it runs nowhere here, and the fix; None where it runs somewhere.
+        automatic_on: types of the devices present here on which ``backend="auto"`` takes it.
+        instruction_set: the CPU's vector instructions that it uses, such as "avx512"; None if it has no say.
     """
 
     name: str
     exact: bool
     devices: tuple[str, ...]
     reason: str | None
+    automatic_on: tuple[str, ...] = ()
+    instruction_set: str | None = None
 
     @property
     def available(self) -> bool:
@@ -62,7 +66,9 @@ class BackendStatus:
 
 def backends() -> dict[str, BackendStatus]:
     """Every backend by name: where it could run on this machine, or why it cannot and the fix."""
-    return {name: _status(get(name)) for name in _MODULES}
+    present = _devices_present()
+    automatic = {device.type: _first_available(device) for device in present}
+    return {name: _status(get(name), present, automatic) for name in _MODULES}
 
 
 def get(name: str) -> Backend:
@@ -128,11 +134,23 @@ def use_backend(name: str) -> Iterator[None]:
         _selected.reset(token)
 
 
-def _status(backend: Backend) -> BackendStatus:
-    present = _devices_present()
+def _status(
+    backend: Backend, present: Sequence[torch.device], automatic: Mapping[str, str | None]
+) -> BackendStatus:
     usable = tuple(device.type for device in present if backend.unavailable(device) is None)
-    reason = None if usable else backend.unavailable(_home_device(backend.name))
-    return BackendStatus(backend.name, backend.exact, usable, reason)
+    return BackendStatus(
+        name=backend.name,
+        exact=backend.exact,
+        devices=usable,
+        reason=None if usable else backend.unavailable(_home_device(backend.name)),
+        automatic_on=tuple(device_type for device_type, name in automatic.items() if name == backend.name),
+        instruction_set=getattr(backend, "instruction_set", None) if usable else None,
+    )
+
+
+def _first_available(device: torch.device) -> str | None:
+    order = AUTO_ORDER.get(device.type, _AUTO_ORDER_ELSEWHERE)
+    return next((name for name in order if get(name).unavailable(device) is None), None)
 
 
 def _devices_present() -> list[torch.device]:

@@ -59,22 +59,18 @@ def _backend_table() -> Table:
     table.add_column("exact")
     table.add_column("runs on", no_wrap=True)
     table.add_column("note")
-    statuses = fastsdm.backends()
-    automatic = _automatic_choices(statuses)
-    for name, status in statuses.items():
+    for name, status in fastsdm.backends().items():
         table.add_row(
             name,
             "yes" if status.exact else "no",
             f"[green]{', '.join(status.devices)}[/]" if status.available else "[yellow]unavailable[/]",
-            escape(status.reason or automatic.get(name, "")),
+            escape(_note(status)),
         )
     return table
 
 
-def _automatic_choices(statuses: dict[str, fastsdm.BackendStatus]) -> dict[str, str]:
-    notes = {}
-    for device_type, order in registry.AUTO_ORDER.items():
-        chosen = next((name for name in order if device_type in statuses[name].devices), None)
-        if chosen is not None:
-            notes[chosen] = f"what backend='auto' takes on {device_type}"
-    return notes
+def _note(status: fastsdm.BackendStatus) -> str:
+    if status.reason:
+        return status.reason
+    notes = [f"what backend='auto' takes on {', '.join(status.automatic_on)}"] if status.automatic_on else []
+    return "; ".join([*notes, *([status.instruction_set] if status.instruction_set else [])])

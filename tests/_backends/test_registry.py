@@ -125,3 +125,29 @@ def test_every_unavailable_backend_gives_a_reason() -> None:
     for status in fastsdm.backends().values():
         assert status.available == (status.reason is None)
         assert status.available or str(status).startswith(f"{status.name}: unavailable: ")
+
+
+def test_status_names_what_auto_takes() -> None:
+    chosen = registry.select("auto", torch.device("cpu")).name
+    assert [each.name for each in fastsdm.backends().values() if "cpu" in each.automatic_on] == [chosen]
+
+
+@pytest.mark.usefixtures("cuda_torch")
+def test_what_auto_takes_does_not_depend_on_the_choice_in_force(only, monkeypatch) -> None:
+    only("cupy", "triton", "scipy")
+    monkeypatch.setattr(registry, "_devices_present", lambda: [torch.device("cpu"), torch.device("cuda")])
+    with fastsdm.use_backend("triton"):
+        automatic = {name: status.automatic_on for name, status in fastsdm.backends().items()}
+    first = next(name for name in registry.AUTO_ORDER["cuda"] if name in {"cupy", "triton"})
+    assert {name: devices for name, devices in automatic.items() if devices} == {
+        first: ("cuda",),
+        "scipy": ("cpu",),
+    }
+
+
+def test_status_of_native_names_its_instruction_set() -> None:
+    from fastsdm._backends import _native_ext  # noqa: PLC0415
+
+    statuses = fastsdm.backends()
+    assert statuses["native"].instruction_set == _native_ext.isas()[0]
+    assert statuses["scipy"].instruction_set is None
