@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,17 +12,20 @@ import torch
 import typer
 from rich.markup import escape
 
+import fastsdm
 from benchmarks.measure.cases import CASES
+from benchmarks.measure.environment import ROOT
+from benchmarks.measure.results import DIRECTORY, Results, keep_old, load, save, write_whole
 from benchmarks.measure.runner import PARTS, Plan, results_of
 from benchmarks.report import readme as readme_block
 from benchmarks.report.compare import change_table
-from benchmarks.report.console import console
 from benchmarks.report.markdown import markdown, skipped_by_part
 from benchmarks.report.plots import PLOTS
-from benchmarks.report.results import DIRECTORY, Results, keep_old, load, save, write_whole
-from benchmarks.report.tables import map_table
+from benchmarks.report.terminal import console, map_table
 
-_README = Path(__file__).resolve().parent.parent / "README.md"
+_CUDA_BACKENDS = ("triton", "cucim", "cupy")
+#: Options that do not change what is measured, and whether a value follows.
+_UNRECORDED = {"--out": True, "--partial": False}
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -29,6 +33,11 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def run(
     context: typer.Context,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="On a GPU with every CUDA backend, or not at all.")
+    ] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="--gpu without the backends that lack.")] = False,
+    find: Annotated[bool, typer.Option("--find", help="Name device and backends; measure nothing.")] = False,
     backends: Annotated[str | None, typer.Option(help="Only these of ours, separated by commas.")] = None,
     cases: Annotated[str | None, typer.Option(help="Only these maps, separated by commas.")] = None,
     parts: Annotated[str, typer.Option(help="What to measure, separated by commas.")] = ",".join(PARTS),
@@ -46,13 +55,21 @@ def run(
     """
     if context.invoked_subcommand is not None:
         return
+    where = _device("cuda" if gpu else device)
+    if gpu and not partial:
+        _require_cuda_backends()
+    if find:
+        _name_device_and_backends(where)
+        return
     plan = Plan(
-        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        device=where,
         threads=threads,
         cases=_chosen(
             "--cases", cases, tuple(name for name in CASES if CASES[name].quick or not quick), tuple(CASES)
         ),
-        backends=None if backends is None else backends.split(","),
+        backends=None
+        if backends is None
+        else _chosen("--backends", backends, (), ("auto", *fastsdm.backends())),
         parts=_chosen("--parts", parts, PARTS, PARTS),
         quick=quick,
         minutes=minutes,
@@ -66,7 +83,8 @@ def run(
     def keep(results: Results) -> None:
         save(results, file_of(results).with_suffix(".partial.json"))
 
-    results = results_of(plan, shlex.join(["python", "-m", "benchmarks", *_measuring_arguments()]), keep)
+    command = shlex.join(["python", "-m", "benchmarks", *_measuring_arguments()])
+    results = results_of(plan, command, console, keep)
     path = file_of(results)
     if (old := keep_old(path)) is not None:
         console.print(f"the result that was there is now {old.name}")
@@ -93,18 +111,55 @@ def compare(
 
 
 @app.command()
-def report(result: Path) -> None:
+def report(
+    result: Path,
+    note: Annotated[str | None, typer.Option(help="What readers have to know; kept in the JSON.")] = None,
+) -> None:
     """Write Markdown and plots of a result anew."""
-    _write_report(load(result), result)
+    results = load(result)
+    if note is not None:
+        results = replace(results, note=note)
+        save(results, result)
+    _write_report(results, result)
 
 
 @app.command()
 def readme(
-    result: Path, into: Annotated[Path, typer.Argument(help="A file with the marks.")] = _README
+    result: Path, into: Annotated[Path, typer.Argument(help="A file with the marks.")] = ROOT / "README.md"
 ) -> None:
-    """Put table and figure of a result between the marks of README.md."""
-    block = readme_block.block(load(result), result.resolve(), into.resolve().parent)
-    write_whole(into, readme_block.replaced(into.read_text(encoding="utf-8"), block))
+    """Put table and figure of a result between the marks of README.md for such a device."""
+    results = load(result)
+    block = readme_block.block(results, result.resolve(), into.resolve().parent)
+    write_whole(into, readme_block.replaced(into.read_text(encoding="utf-8"), results, block))
+
+
+def _device(name: str | None) -> torch.device:
+    there_is_one = torch.cuda.is_available()
+    device = torch.device(name or ("cuda" if there_is_one else "cpu"))
+    if device.type == "cuda" and not there_is_one:
+        sys.exit(
+            f"no GPU: torch {torch.__version__} finds no CUDA or ROCm device, so there is nothing to run on"
+        )
+    return device
+
+
+def _require_cuda_backends() -> None:
+    statuses = fastsdm.backends()
+    lacking = [name for name in _CUDA_BACKENDS if "cuda" not in statuses[name].devices]
+    if lacking and torch.version.hip is None:
+        for name in lacking:
+            console.print(str(statuses[name]), markup=False)
+        sys.exit(
+            f"{', '.join(lacking)}: would be neither tested nor timed; install what is named above, with "
+            f"{sys.executable} -m pip, or go on without: --partial (make gpu PARTIAL=1)"
+        )
+
+
+def _name_device_and_backends(device: torch.device) -> None:
+    if device.type == "cuda":
+        console.print(f"{torch.cuda.get_device_name()}, and {torch.cuda.device_count()} device(s) in all")
+    for status in fastsdm.backends().values():
+        console.print(str(status), markup=False)
 
 
 def _chosen(
@@ -120,13 +175,14 @@ def _chosen(
 
 
 def _measuring_arguments() -> list[str]:
-    """The command line without `--out`, which changes nothing that is measured."""
+    """The command line without the options that change nothing that is measured."""
     kept, arguments = [], iter(sys.argv[1:])
     for argument in arguments:
-        if argument == "--out":
-            next(arguments)
-        elif not argument.startswith("--out="):
+        name, _, value = argument.partition("=")
+        if name not in _UNRECORDED:
             kept.append(argument)
+        elif _UNRECORDED[name] and not value:
+            next(arguments)
     return kept
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastsdm import testing
-from fastsdm.data._mni import mni_icbm152
+from fastsdm.data import mni_icbm152
 from fastsdm.testing import Array
 
 _LARGEST_TILE = 256
@@ -27,6 +27,7 @@ class MapCase:
         spacing: voxel size along each axis.
         make: builds the labels, uint8, the same on every call.
         quick: part of a `--quick` run.
+        max_distance: where our maps of it are clamped; peers have no such option.
     """
 
     name: str
@@ -36,6 +37,7 @@ class MapCase:
     spacing: tuple[float, float, float]
     make: Callable[[], Array]
     quick: bool = False
+    max_distance: float | None = None
 
     @property
     def values(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -10,14 +11,15 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-import psutil
 import torch
+
+import fastsdm
 
 _PACKAGES = (
     "fastsdm", "torch", "numpy", "scipy", "edt", "SimpleITK", "diplib", "monai", "triton",
     "cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cucim", "cucim-cu12", "cucim-cu13",
 )  # fmt: skip
-_ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Environment:
 
 def environment(device: torch.device, threads: int) -> Environment:
     """Describe this machine as seen by a run on `device`."""
-    processor, cores = _processor(), psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    processor, cores = _processor(), _cores()
     on_cuda = device.type == "cuda"
     device_name = torch.cuda.get_device_name(device) if on_cuda else "none"
     return Environment(
@@ -60,7 +62,7 @@ def environment(device: torch.device, threads: int) -> Environment:
         processor=processor,
         cores=cores,
         threads=threads,
-        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        memory_gib=_memory_gib(),
         simd=_simd(),
         system=f"{platform.system()} {platform.machine()}",
         device=device_name,
@@ -76,21 +78,36 @@ def _driver() -> str:
     return f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
 
 
-def _processor() -> str:
+def _cores() -> int:
+    """Physical cores where Linux lists them, else logical ones."""
+    listed = re.findall(
+        r"^physical id\s*: (\d+)$.*?^core id\s*: (\d+)$", _cpuinfo(), re.MULTILINE | re.DOTALL
+    )
+    return len(set(listed)) or os.cpu_count() or 1
+
+
+def _memory_gib() -> float:
+    """Memory of the machine; 0 on systems without `sysconf`."""
+    if not hasattr(os, "sysconf"):
+        return 0.0
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+
+
+def _cpuinfo() -> str:
     listing = Path("/proc/cpuinfo")
-    if listing.exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", listing.read_text(), re.MULTILINE)
+    return listing.read_text() if listing.exists() else ""
+
+
+def _processor() -> str:
+    if listing := _cpuinfo():
+        found = re.search(r"^model name\s*:\s*(.+)$", listing, re.MULTILINE)
         if found:
             return re.sub(r"\((R|TM)\)|\bCPU\b|\s@.*|\d+-Core Processor", "", found.group(1)).strip()
     return platform.processor() or platform.machine()
 
 
 def _simd() -> str:
-    try:
-        from fastsdm._backends import _native_ext  # noqa: PLC0415  # absent where no compiler was
-    except ModuleNotFoundError:
-        return "native backend not built"
-    return str(_native_ext.isas()[0])
+    return fastsdm.backends()["native"].instruction_set or "native backend not built"
 
 
 def _versions() -> dict[str, str]:
@@ -109,5 +126,5 @@ def _commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=_ROOT, check=True, capture_output=True, text=True)
+    done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
     return done.stdout.strip()

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from benchmarks.measure.cases import MapCase, mask_case
-from benchmarks.measure.contenders import Contender, PeerContender
+from benchmarks.measure.contenders import Contender
 from benchmarks.measure.gate import Reference, sampled_reference
 from benchmarks.measure.peers import OneHotRecipePeer, ScipyPeer
 from benchmarks.measure.timing import Budget, Clock, Run, Timing, clock_for, interleaved
-from fastsdm.testing import APPROXIMATE, Agreement, Array, blobs
+from fastsdm.testing import Agreement, Array, blobs
 
 #: scipy's rate where none was seen yet in the run, in map voxels per second, on the low side.
 _ASSUMED_RATE = 1.5e6
@@ -153,7 +153,7 @@ def _trial(
         title=case.title,
         contender=contender.name,
         ours=contender.ours,
-        exact=contender.tolerance is not APPROXIMATE,
+        exact=contender.exact,
         allowed=contender.tolerance.relative,
         map_voxels=case.map_voxels,
         floor_bytes=case.floor_bytes,
@@ -176,7 +176,7 @@ def _trial(
     except Exception as error:  # a contender may raise anything; the others go on, and the row tells
         return _Trial(replace(row, note=told(error), crashed=True, checked=""))
     settings.rates[contender.name] = case.map_voxels / first_s
-    agreement = reference.agreement(maps, contender.tolerance, contender.half, contender.max_distance)
+    agreement = reference.agreement(maps, contender.tolerance, contender.half)
     if not agreement.passed:
         note = f"disagrees with scipy, by up to {agreement.max_abs:.3g}"
         return _Trial(replace(row, agreement=agreement, note=note))
@@ -232,11 +232,11 @@ def reference_for(case: MapCase, labels: Array, settings: Settings) -> Reference
     rate = min(settings.rates.get(ScipyPeer.name, _ASSUMED_RATE), _ASSUMED_RATE)
     if case.map_voxels / rate > settings.reference_s:
         return sampled_reference(case, labels)
-    prepared = PeerContender(ScipyPeer(), torch.device("cpu")).prepared(case, labels, settings.threads)
+    prepared = ScipyPeer(torch.device("cpu")).prepared(case, labels, settings.threads)
     start = time.perf_counter()
     result = prepared.run(0)
     seconds = time.perf_counter() - start
     truth = prepared.plain(result)
     if np.isfinite(truth).all():  # an absent class costs nothing and foretells nothing
         settings.rates[ScipyPeer.name] = case.map_voxels / seconds
-    return Reference(truth, None, case.spacing, seconds)
+    return Reference(truth, None, case, seconds)

@@ -1,20 +1,19 @@
-"""Peak memory of one call, in a process of its own: `python -m benchmarks.measure.memory CASE CONTENDER`."""
+"""Peak memory of one call, in a process of its own."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
 
 from benchmarks.measure.cases import CASES
-from benchmarks.measure.contenders import Contender, Prepared, our_contenders, peer_contenders
+from benchmarks.measure.contenders import Prepared, our_contenders
 from benchmarks.measure.maps import Settings, warm_up
+from benchmarks.measure.peers import peer_contenders
 from benchmarks.measure.timing import Budget
 
 _STATUS = Path("/proc/self/status")
@@ -54,37 +53,20 @@ def peak_memory(case: str, contender: str, device: torch.device, threads: int) -
     """Run one contender on one case in a fresh process and return its peak.
 
     Raises:
-        RuntimeError: the process failed; the message ends with its last line.
+        BrokenProcessPool: the process was killed, for want of memory say. What it raises, is raised here.
     """
-    command = [sys.executable, "-m", "benchmarks.measure.memory", case, contender, "--device", str(device)]
-    done = subprocess.run([*command, "--threads", str(threads)], check=False, capture_output=True, text=True)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"exit code {done.returncode}, {reason}")
-    return MemoryRow(**json.loads(done.stdout.splitlines()[-1]))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+        return fresh.submit(_peak, case, contender, device, threads).result()
 
 
-def main(
-    case: str,
-    contender: str,
-    device: Annotated[str, typer.Option()] = "cpu",
-    threads: Annotated[int, typer.Option()] = 2,
-) -> None:
-    """Print the peak of one call as a line of JSON."""
-    where = torch.device(device)
-    chosen = _contender(contender, where)
-    warm_up([chosen], Settings(where, threads, Budget(1.0), reference_s=0.0))
-    prepared = chosen.prepared(CASES[case], CASES[case].make(), threads)
-    peak = _device_peak(prepared, where) if where.type == "cuda" else _host_peak(prepared)
-    row = MemoryRow(
-        case, contender, 4 * CASES[case].map_voxels, peak, "device" if where.type == "cuda" else "host"
-    )
-    print(json.dumps(asdict(row)))
-
-
-def _contender(name: str, device: torch.device) -> Contender:
+def _peak(case: str, name: str, device: torch.device, threads: int) -> MemoryRow:
     everyone = [*our_contenders(device), *peer_contenders(device)[0]]
-    return next(contender for contender in everyone if contender.name == name)
+    contender = next(each for each in everyone if each.name == name)
+    warm_up([contender], Settings(device, threads, Budget(1.0), reference_s=0.0))
+    prepared = contender.prepared(CASES[case], CASES[case].make(), threads)
+    on_device = device.type == "cuda"
+    peak = _device_peak(prepared, device) if on_device else _host_peak(prepared)
+    return MemoryRow(case, name, 4 * CASES[case].map_voxels, peak, "device" if on_device else "host")
 
 
 def _host_peak(prepared: Prepared) -> int:
@@ -119,7 +101,3 @@ def _cupy_pool_bytes() -> int:
     if "cupy" not in sys.modules:
         return 0
     return int(sys.modules["cupy"].get_default_memory_pool().total_bytes())
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -6,26 +6,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import torch
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.measure.bandwidth import measured_bandwidth
 from benchmarks.measure.cases import CASES
-from benchmarks.measure.contenders import Contender, OurBackend, our_contenders, peer_contenders
+from benchmarks.measure.contenders import Contender, our_contenders
 from benchmarks.measure.environment import environment
-from benchmarks.measure.errors import PHANTOMS, error_histogram
+from benchmarks.measure.gate import PHANTOMS, error_histogram
+from benchmarks.measure.losses import TASKS, measured_losses
 from benchmarks.measure.maps import Settings, measured, told, warm_up
 from benchmarks.measure.memory import can_measure, peak_memory
-from benchmarks.measure.monai_losses import TASKS, measured_losses
+from benchmarks.measure.peers import peer_contenders
+from benchmarks.measure.results import FORMAT, Results
 from benchmarks.measure.scaling import measured_point, scaling_points
-from benchmarks.measure.timing import Budget
+from benchmarks.measure.timing import Budget, measured_bandwidth
 from benchmarks.measure.training_step import default_channels, measured_steps, workload
-from benchmarks.report.console import console
-from benchmarks.report.results import FORMAT, Results
-from fastsdm.testing import APPROXIMATE
 
 #: Named after the lists of `Results` that they fill.
 PARTS = ("maps", "memory", "losses", "steps", "scaling", "errors")
@@ -80,12 +80,15 @@ class Plan:
         return replace(self.settings, budget=Budget(2.0, most=15, longest_call_s=8.0), reference_s=8.0)
 
 
-def results_of(plan: Plan, command: str, keep: Callable[[Results], None] = lambda results: None) -> Results:
+def results_of(
+    plan: Plan, command: str, console: Console, keep: Callable[[Results], None] = lambda results: None
+) -> Results:
     """Measure everything in the plan.
 
     Args:
         plan: what to measure.
         command: what the results say they were made by.
+        console: shows what is measured.
         keep: called with the results so far after every item.
     """
     start = time.perf_counter()
@@ -104,6 +107,13 @@ def results_of(plan: Plan, command: str, keep: Callable[[Results], None] = lambd
             f"{each.name}: {broken[each.name]}" for each in everyone if each.ours and each.name in broken
         ],
     )
+    lacking = _lacking(plan)
+    results.absent.update(lacking)
+    plan = replace(
+        plan,
+        cases=[name for name in plan.cases if name not in lacking],
+        parts=[name for name in plan.parts if name not in lacking],
+    )
     results.minutes["warm-up"] = (time.perf_counter() - start) / 60
     for name, reason in results.absent.items():
         console.print(f"[dim]without {name}: {escape(reason)}[/]")
@@ -117,6 +127,24 @@ def results_of(plan: Plan, command: str, keep: Callable[[Results], None] = lambd
                 _work_off(part, items, results, start + plan.last_start_s, keep, progress)
                 results.minutes[part] = (time.perf_counter() - part_start) / 60
     return results
+
+
+#: Packages without which a part or a case cannot be measured.
+_NEEDS = {"losses": ("monai",), "steps": ("monai",), "mni": ("nilearn", "nibabel")}
+
+
+def missing_package(what: str) -> str | None:
+    """The package for want of which a part or a case cannot be measured, if any."""
+    return next((name for name in _NEEDS.get(what, ()) if find_spec(name) is None), None)
+
+
+def _lacking(plan: Plan) -> dict[str, str]:
+    """Parts and cases of the plan that cannot be measured here, and why."""
+    missing = {what: missing_package(what) for what in (*plan.parts, *plan.cases)}
+    found = {what: f"package {name} is not installed" for what, name in missing.items() if name}
+    if "memory" in plan.parts and not can_measure(plan.device):
+        found["memory"] = "the peak of a process can be reset on Linux only"
+    return found
 
 
 def _work_off(
@@ -147,7 +175,7 @@ def _work_off(
         )
         keep(results)
         progress.advance(bar)
-        console.print(f"[dim]{escape(what)}, {time.perf_counter() - start:.1f} s[/]")
+        progress.console.print(f"[dim]{escape(what)}, {time.perf_counter() - start:.1f} s[/]")
 
 
 def _maps(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
@@ -156,23 +184,17 @@ def _maps(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iter
 
 
 def _memory(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
-    if not can_measure(plan.device):
-        console.print("[dim]without memory: the peak of a process can be reset on Linux only[/]")
-        return
     here = [each for each in everyone if each.on_host == (plan.device.type == "cpu")]
     # On the CPU jump flooding takes minutes; the recipe is two scipy transforms, as "scipy" is.
-    slow = {each.name for each in here if each.on_host and each.tolerance is APPROXIMATE} | {"one_hot2dist"}
+    slow = {each.name for each in here if each.on_host and not each.exact} | {"one_hot2dist"}
     names = [each.name for each in here if each.name not in slow]
-    for case in ("blobs-128",) if plan.quick else ("blobs-256", "mni"):
+    cases = ("blobs-128",) if plan.quick else ("blobs-256", "mni")
+    for case in (case for case in cases if case != "mni" or not missing_package("mni")):
         for name in names:
             yield (
                 f"{name}, {CASES[case].title}",
-                partial(_one_peak, case, name, plan.device, plan.threads),
+                partial(_one, peak_memory, case, name, plan.device, plan.threads),
             )
-
-
-def _one_peak(case: str, contender: str, device: torch.device, threads: int) -> Sequence[Any]:
-    return [peak_memory(case, contender, device, threads)]
 
 
 def _losses(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
@@ -192,7 +214,7 @@ def _steps(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Ite
 
 
 def _scaling(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
-    ours = next((each for each in everyone if isinstance(each, OurBackend)), None)
+    ours = next((each for each in everyone if each.ours), None)
     if ours is None:
         return
     peers = [each for each in everyone if not each.ours]
@@ -203,11 +225,11 @@ def _scaling(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> I
 
 def _errors(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
     for phantom in PHANTOMS:
-        yield phantom, partial(_one_histogram, phantom, plan.device, 48 if plan.quick else 96)
+        yield phantom, partial(_one, error_histogram, phantom, plan.device, 48 if plan.quick else 96)
 
 
-def _one_histogram(phantom: str, device: torch.device, size: int) -> Sequence[Any]:
-    return [error_histogram(phantom, device, size)]
+def _one(measure: Callable[..., Any], *arguments: Any) -> Sequence[Any]:
+    return [measure(*arguments)]
 
 
 _ITEMS: dict[str, Callable[[Plan, Sequence[Contender], Settings], Iterator[Item]]] = {

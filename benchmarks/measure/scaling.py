@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.measure.cases import MapCase, blob_case, mask_case, organ_case
-from benchmarks.measure.contenders import Contender, OurBackend
+from benchmarks.measure.contenders import Contender
 from benchmarks.measure.maps import Settings, measured
 from benchmarks.measure.timing import Timing
 from fastsdm import testing
@@ -67,7 +67,7 @@ class _Point:
 
 
 def scaling_points(
-    ours: OurBackend, peers: Sequence[Contender], settings: Settings, *, quick: bool
+    ours: Contender, peers: Sequence[Contender], settings: Settings, *, quick: bool
 ) -> Iterator[_Point]:
     """Every point of every curve; peers take part where their curve says something about the algorithm."""
     everyone: list[Contender] = [ours, *peers]
@@ -87,8 +87,8 @@ def scaling_points(
     for share in (1e-6, 1e-3, 0.1, 0.5) if quick else (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9):
         yield _Point("density", share, _noise_case(edge, share), threaded, settings)
     for limit in (5.0, None) if quick else (2.0, 5.0, 10.0, 20.0, 50.0, None):
-        limited = replace(ours, max_distance=limit)
-        yield _Point("max_distance", limit, _noise_case(edge, 1e-5), [limited], settings)
+        case = replace(_noise_case(edge, 1e-5), max_distance=limit)
+        yield _Point("max_distance", limit, case, [ours], settings)
 
 
 def measured_point(point: _Point) -> list[ScalingRow]:
@@ -108,6 +108,5 @@ def measured_point(point: _Point) -> list[ScalingRow]:
 
 
 def _noise_case(size: int, share: float) -> MapCase:
-    shape = (size,) * 3
-    make: Callable[[], testing.Array] = lambda: testing.noise(shape, fraction=share, seed=1)  # noqa: E731
-    return mask_case(f"noise-{size}-{share:g}", f"noise {size}³, {share:g} inside", shape, make)
+    shape, name, title = (size,) * 3, f"noise-{size}-{share:g}", f"noise {size}³, {share:g} inside"
+    return mask_case(name, title, shape, lambda: testing.noise(shape, fraction=share, seed=1))

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 import fastsdm
-from benchmarks.measure.peers import one_hot_distance_maps
-from fastsdm._backends import registry
+from fastsdm import testing
 from fastsdm.losses import BoundaryLoss
 
 BASELINE = "none"
@@ -100,23 +99,22 @@ def step_variants(device: torch.device, classes: int) -> dict[str, Callable[[Sto
         "scipy recipe": partial(_recipe, classes=classes),
         "MONAI": _monai,
     }
-    usable = [name for name in fastsdm.backends() if registry.get(name).unavailable(device) is None]
-    if device.type == "cpu":  # jump flooding is made for devices: seconds a step here
-        usable = [name for name in usable if registry.get(name).exact]
-    for name in usable:
-        made[f"fastsdm {name}"] = partial(_ours, backend=name, classes=classes)
-        made[f"fastsdm {name}, prefetch"] = partial(_prefetched, backend=name, classes=classes)
+    for name, status in fastsdm.backends().items():
+        # Jump flooding takes seconds a step on a CPU.
+        if device.type in status.devices and (status.exact or device.type != "cpu"):
+            made[f"fastsdm {name}"] = partial(_ours, status=status, classes=classes)
+            made[f"fastsdm {name}, prefetch"] = partial(_prefetched, status=status, classes=classes)
     return made
 
 
-def _ours(watch: Stopwatch, backend: str, classes: int) -> Variant:
-    loss = BoundaryLoss(softmax=True, backend=backend)
+def _ours(watch: Stopwatch, status: fastsdm.BackendStatus, classes: int) -> Variant:
+    loss = BoundaryLoss(softmax=True, backend=status.name)
     # What the loss does by itself without `distance_map`, in two calls so that the first can be timed.
     timed = watch.around(loss.target_map)
     return Variant(
         watch,
         lambda logits, labels, begun: loss(logits, labels, distance_map=timed(labels, classes)),
-        exact=registry.get(backend).exact,
+        exact=status.exact,
     )
 
 
@@ -127,14 +125,14 @@ class _TimedResult:
         self.result = watch.around(pending.result)
 
 
-def _prefetched(watch: Stopwatch, backend: str, classes: int) -> Variant:
+def _prefetched(watch: Stopwatch, status: fastsdm.BackendStatus, classes: int) -> Variant:
     loss = BoundaryLoss(softmax=True)
-    start = watch.around(partial(fastsdm.prefetch, classes=classes, empty="zero", backend=backend))
+    start = watch.around(partial(fastsdm.prefetch, classes=classes, empty="zero", backend=status.name))
     return Variant(
         watch,
         lambda logits, labels, begun: loss(logits, labels, distance_map=begun),
         begin=lambda labels: _TimedResult(start(labels[:, 0]), watch),
-        exact=registry.get(backend).exact,
+        exact=status.exact,
     )
 
 
@@ -146,9 +144,8 @@ def _monai(watch: Stopwatch) -> Variant:
 
 def _recipe(watch: Stopwatch, classes: int) -> Variant:
     def maps_of(labels: torch.Tensor) -> torch.Tensor:
-        one_hot = labels.cpu() == torch.arange(classes).view(1, classes, 1, 1, 1)
-        maps = [torch.from_numpy(one_hot_distance_maps(each.numpy(), (1.0, 1.0, 1.0))) for each in one_hot]
-        return torch.stack(maps).to(labels.device)
+        maps = testing.published_maps(labels[:, 0].cpu().numpy(), range(classes))
+        return torch.from_numpy(maps).to(labels.device)
 
     timed = watch.around(maps_of)
     return Variant(watch, lambda logits, labels, begun: (torch.softmax(logits, 1) * timed(labels)).mean())

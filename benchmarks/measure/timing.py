@@ -1,4 +1,7 @@
-"""Times of several contenders, taken in turns so that a slow spell of the machine meets all of them."""
+"""Times of several contenders, taken in turns so that a slow spell of the machine meets all of them.
+
+And the rate at which the machine copies memory, which bounds them all.
+"""
 
 from __future__ import annotations
 
@@ -141,3 +144,24 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """Bytes per second of a large copy, read and written bytes both counted."""
+
+    bytes_per_second: float
+
+    def floor_s(self, floor_bytes: int) -> float:
+        """Seconds to read the labels and write the map if nothing else had to be done."""
+        return floor_bytes / self.bytes_per_second
+
+
+def measured_bandwidth(device: torch.device) -> Bandwidth:
+    """Copy 256 MiB between two tensors whose pages are already there."""
+    size = 1 << 28
+    source = torch.ones(size // 4, device=device)
+    target = torch.empty_like(source).copy_(source)
+    runs: dict[str, Run] = {"copy": lambda _: target.copy_(source)}
+    timing = interleaved(runs, {"copy": 0.1}, Budget(2.0, most=15), clock_for(device))["copy"]
+    return Bandwidth(2 * size / timing.median_s)

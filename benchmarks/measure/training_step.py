@@ -1,4 +1,4 @@
-"""What the boundary loss costs a 3D U-Net's training step: `python -m benchmarks.measure.training_step`.
+"""What the boundary loss costs a 3D U-Net's training step.
 
 One step is forward, cross-entropy (plus, but for the first variant, the boundary loss), backward and
 AdamW. All variants see the same network, images and labels, in turns, after their boundary losses were
@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated
 
 import torch
-import typer
 
 from benchmarks.measure.cases import organ_batch
 from benchmarks.measure.step_variants import BASELINE, Stopwatch, Variant, step_variants
 from benchmarks.measure.timing import Budget, Timing, clock_for, interleaved
-from benchmarks.report.console import console, plain_table
 
 CLASSES = 3
 _WEIGHT = 0.01
@@ -140,41 +137,6 @@ def _check_equal(variants: dict[str, Variant], work: Workload) -> None:
             raise WrongLossError(f"{name}: boundary loss {value}, but {next(iter(values))} says {truth}")
 
 
-def main(
-    device: Annotated[str, typer.Option()] = "cuda" if torch.cuda.is_available() else "cpu",
-    batch: Annotated[int, typer.Option(min=1)] = 2,
-    size: Annotated[int, typer.Option(help="Edge of the patch; a multiple of 8.")] = 96,
-    seconds: Annotated[float, typer.Option(help="Time budget of a variant.")] = 20.0,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
-) -> None:
-    """Time the step of every variant and show what the map takes of it."""
-    torch.set_num_threads(threads)
-    where = torch.device(device)
-    work = workload(where, batch, size, default_channels(where))
-    with console.status(work.title):
-        rows = measured_steps(work, where, Budget(seconds))
-    table = plain_table(
-        f"{work.title}, {where}", ("boundary loss",), ("step, ms", "map, ms", "share", "extra, ms")
-    )
-    for row in rows:
-        table.add_row(row.variant, *step_cells(row))
-    console.print(table)
-
-
 def default_channels(device: torch.device) -> tuple[int, ...]:
     """Width of the network: nnU-Net's on a GPU, half of it on a CPU."""
     return (32, 64, 128, 256) if device.type == "cuda" else (16, 32, 64, 128)
-
-
-def step_cells(row: StepRow) -> tuple[str, str, str, str]:
-    """Step, map, share and extra as tables show them."""
-    return (
-        f"{1000 * row.step.median_s:.0f}",
-        f"{1000 * row.map_s:.1f}",
-        f"{100 * row.share:.2f} %",
-        f"{1000 * row.extra_s:+.0f}",
-    )
-
-
-if __name__ == "__main__":
-    typer.run(main)

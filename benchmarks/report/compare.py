@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from benchmarks.measure.results import Results
 from benchmarks.measure.timing import Timing
-from benchmarks.report.console import plain_table
-from benchmarks.report.results import Results
+from benchmarks.report.terminal import plain_table
 
 #: A median counts as slower beyond this ratio, and only if the middle halves of both runs are apart.
 SLOWER = 1.1

@@ -4,38 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.measure.bandwidth import Bandwidth
 from benchmarks.measure.environment import Environment
+from benchmarks.measure.gate import ErrorHistogram
+from benchmarks.measure.losses import MONAI, OURS, LossRow
 from benchmarks.measure.maps import MapRow
-from benchmarks.measure.monai_losses import MONAI, OURS, LossRow
+from benchmarks.measure.memory import MemoryRow
+from benchmarks.measure.results import Results, best_peer, by_case
 from benchmarks.measure.scaling import AXES, ScalingRow
-from benchmarks.measure.timing import Timing
-from benchmarks.measure.training_step import StepRow, step_cells
-from benchmarks.report.results import Results, best_peer, by_case
+from benchmarks.measure.timing import Bandwidth, Timing
+from benchmarks.measure.training_step import StepRow
 
 
 def markdown(results: Results, plots: Iterable[str]) -> str:
     """The whole report; `plots` are file names beside it."""
     parts = [f"# {results.environment.machine}", *_bad_news(results)]
+    if results.note:
+        parts.append(f"Note: {results.note}")
     parts += [_environment(results.environment), _how(results)]
     parts += [f"![{name}]({name})" for name in plots]
     if results.maps:
         parts.append("## Signed distance maps")
-    for rows in by_case(results.maps).values():
-        parts.append(_case(rows, results.bandwidth))
+        parts += [_case(rows, results.bandwidth) for rows in by_case(results.maps).values()]
     if results.memory:
-        rows_of_memory = [
-            (
-                row.case,
-                row.contender,
-                f"{row.peak_bytes / 2**20:.0f} MiB",
-                f"{row.peak_over_output:.2f}",
-                row.where,
-            )
-            for row in results.memory
-        ]
-        head = ("case", "contender", "peak growth", "in sizes of the map", "memory")
-        parts += ["## Memory of one call, result included", table(head, rows_of_memory, numbers=(2, 3))]
+        parts += ["## Memory of one call, result included", _memory(results.memory)]
     if results.losses:
         parts += ["## Losses, forward and backward", _losses(results.losses)]
     if results.steps:
@@ -43,26 +34,14 @@ def markdown(results: Results, plots: Iterable[str]) -> str:
     if results.scaling:
         parts += ["## Scaling, nanoseconds per voxel of the map", *_curves(results.scaling)]
     if results.errors:
-        error_rows = [
-            (
-                each.phantom,
-                f"{each.voxels}",
-                f"{100 * each.counts[0] / each.voxels:.4f} %",
-                f"{each.largest:.3f}",
-            )
-            for each in results.errors
-        ]
-        columns = ("phantom", "voxels", "exact", "largest error, voxels")
-        parts += [
-            "## Errors of jump flooding (backend `torch`)",
-            table(columns, error_rows, numbers=(1, 2, 3)),
-        ]
+        parts += ["## Errors of jump flooding", _histograms(results.errors)]
     return "\n\n".join(parts) + "\n"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int]) -> str:
-    """A Markdown table; the columns in `numbers` are set flush right."""
-    rule = ["---:" if place in numbers else "---" for place in range(len(head))]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] | None = None) -> str:
+    """A Markdown table; the columns in `numbers`, by default all but the first, are set flush right."""
+    flush_right = set(range(1, len(head)) if numbers is None else numbers)
+    rule = ["---:" if place in flush_right else "---" for place in range(len(head))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
@@ -119,37 +98,18 @@ def _how(results: Results) -> str:
 def _case(rows: Sequence[MapRow], bandwidth: Bandwidth) -> str:
     scipy = next((row for row in rows if row.contender == "scipy"), None)
     peer = best_peer(rows)
-    head = (
-        "contender",
-        "ms",
-        "Mvoxel/s",
-        "times scipy's speed",
-        "times the best peer's",
-        "times the floor",
-        "checked",
-        "error",
-        "allowed",
-    )
+    ratios = ("times scipy's speed", "times the best peer's", "times the floor")
+    head = ("contender", "ms", "Mvoxel/s", *ratios, "checked", "error", "allowed")
     cells = []
     for row in rows:
-        if row.timing is None:
-            cells.append((_name(row), row.note, *[""] * 4, row.checked, *_errors(row)))
-            continue
-        ratios = [
-            f"{other.seconds / row.seconds:.2f}" if other and other.timing else "" for other in (scipy, peer)
-        ]
-        floor = f"{row.seconds / bandwidth.floor_s(row.floor_bytes):.1f}"
-        cells.append(
-            (
-                _name(row),
-                spread(row.timing),
-                f"{row.voxels_per_second / 1e6:.1f}",
-                *ratios,
-                floor,
-                row.checked,
-                *_errors(row),
+        shown = [row.note, *[""] * 4]
+        if row.timing is not None:
+            others = (
+                f"{each.seconds / row.seconds:.2f}" if each and each.timing else "" for each in (scipy, peer)
             )
-        )
+            floor = f"{row.seconds / bandwidth.floor_s(row.floor_bytes):.1f}"
+            shown = [spread(row.timing), f"{row.voxels_per_second / 1e6:.1f}", *others, floor]
+        cells.append((_name(row), *shown, row.checked, *_errors(row)))
     return f"### {rows[0].title}\n\n" + table(head, cells, numbers=(1, 2, 3, 4, 5, 7, 8))
 
 
@@ -169,25 +129,51 @@ def spread(timing: Timing) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _losses(rows: Sequence[LossRow]) -> str:
-    head = ("task", "batch", "fastsdm, ms", "MONAI, ms", "ratio", "largest difference")
+def _memory(rows: Sequence[MemoryRow]) -> str:
+    head = ("case", "contender", "peak growth", "in sizes of the map", "memory")
     cells = [
         (
-            task,
-            batch,
-            spread(own.timing),
-            spread(theirs.timing),
-            f"{theirs.timing.median_s / own.timing.median_s:.1f}",
-            f"{own.max_abs:.1g}",
+            row.case,
+            row.contender,
+            f"{row.peak_bytes / 2**20:.0f} MiB",
+            f"{row.peak_over_output:.2f}",
+            row.where,
         )
-        for task, batch, own, theirs in loss_ratios(rows)
+        for row in rows
     ]
+    return table(head, cells, numbers=(2, 3))
+
+
+def _losses(rows: Sequence[LossRow]) -> str:
+    head = ("task", "batch", "fastsdm, ms", "MONAI, ms", "ratio", "largest difference")
+    cells = []
+    for task, batch, own, theirs in loss_ratios(rows):
+        ratio = f"{theirs.timing.median_s / own.timing.median_s:.1f}"
+        cells.append((task, batch, spread(own.timing), spread(theirs.timing), ratio, f"{own.max_abs:.1g}"))
     return table(head, cells, numbers=(2, 3, 4, 5))
 
 
 def _steps(rows: Sequence[StepRow]) -> str:
     head = ("boundary loss by", "step, ms", "map, ms", "share of the step", "over the step without, ms")
-    return table(head, [(row.variant, *step_cells(row)) for row in rows], numbers=(1, 2, 3, 4))
+    cells = [
+        (
+            row.variant,
+            f"{1000 * row.step.median_s:.0f}",
+            f"{1000 * row.map_s:.1f}",
+            f"{100 * row.share:.2f} %",
+            f"{1000 * row.extra_s:+.0f}",
+        )
+        for row in rows
+    ]
+    return table(head, cells)
+
+
+def _histograms(rows: Sequence[ErrorHistogram]) -> str:
+    cells = [
+        (row.phantom, f"{row.voxels}", f"{100 * row.counts[0] / row.voxels:.4f} %", f"{row.largest:.3f}")
+        for row in rows
+    ]
+    return table(("phantom", "voxels", "exact", "largest error, voxels"), cells)
 
 
 def _curves(rows: Sequence[ScalingRow]) -> list[str]:
@@ -212,3 +198,8 @@ def _name(row: MapRow) -> str:
 def times(ratio: float) -> str:
     """A factor in two digits, or whole."""
     return f"{ratio:.0f}x" if ratio >= 9.5 else f"{ratio:.1f}x"
+
+
+def milliseconds(seconds: float) -> str:
+    """A time in whole milliseconds, with two decimals if it is short."""
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2f} ms"

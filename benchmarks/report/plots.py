@@ -10,13 +10,13 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator
 
-from benchmarks.measure.errors import EDGES, ErrorHistogram
+from benchmarks.measure.gate import EDGES, ErrorHistogram
 from benchmarks.measure.maps import MapRow
+from benchmarks.measure.results import Results, best_ours, by_case
 from benchmarks.measure.scaling import AXES, ScalingRow
 from benchmarks.measure.training_step import StepRow
 from benchmarks.report import style
 from benchmarks.report.markdown import times
-from benchmarks.report.results import Results, best_ours, by_case
 
 _PANELS_A_ROW = 3
 _ERROR_COLOURS = (style.OURS, "#56B4E9", "#E69F00", "#009E73")
@@ -134,7 +134,7 @@ def error_histogram(results: Results, path: Path) -> bool:
     """Share of voxels that jump flooding gets wrong, by how much."""
     if not results.errors:
         return False
-    title = "Backend torch (jump flooding): voxels that are not exact"
+    title = "Jump flooding: voxels that are not exact"
     fill: style.Fill = lambda _, axes: _error_panel(axes[0, 0], results.errors)  # noqa: E731
     style.drawn(path, results.environment, title, (1, 1), (9.6, 3.8), fill)
     return True

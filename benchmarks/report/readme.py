@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure.monai_losses import MONAI
-from benchmarks.report.markdown import loss_ratios, table, times
+from benchmarks.measure.losses import MONAI
+from benchmarks.measure.maps import MapRow
+from benchmarks.measure.results import Results, best_ours, by_case
+from benchmarks.report.markdown import loss_ratios, milliseconds, table, times
 from benchmarks.report.plots import overview
-from benchmarks.report.results import Results, best_ours, by_case
 
-BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
-_CASES = ("mni", "blobs-256", "ct-64x512x512", "voxel-256")
-_DRAWN = ("mni", "blobs-256")
+#: By device type of the run: the cases of the table, and those of the figure.
+_CASES = {
+    "cpu": ("mni", "blobs-256", "ct-64x512x512", "voxel-256"),
+    "gpu": ("blobs-128", "batch-2-classes-4-128x128x128", "blobs-256", "ct-64x512x512", "blobs-512", "mni"),
+}
+_DRAWN = {"cpu": ("mni", "blobs-256"), "gpu": ("batch-2-classes-4-128x128x128", "blobs-256")}
 #: Contenders with a column, where any row has something to say in it, and what heads it.
 _COLUMNS = {
     MONAI: "MONAI",
@@ -28,52 +33,67 @@ _COLUMNS = {
 _Row = tuple[str, str, dict[str, str]]
 
 
-def replaced(readme: str, block: str) -> str:
-    """The README with `block` between the two marks.
+def replaced(readme: str, results: Results, block: str) -> str:
+    """The README with `block` between the two marks for results of that kind of device.
 
     Raises:
         ValueError: a mark is missing.
     """
-    head, found, rest = readme.partition(BEGIN)
-    _, found_end, tail = rest.partition(END)
+    begin, end = marks(results)
+    head, found, rest = readme.partition(begin)
+    _, found_end, tail = rest.partition(end)
     if not (found and found_end):
-        raise ValueError(f"README.md: must hold {BEGIN} and, after it, {END}")
-    return f"{head}{BEGIN}\n{block}\n{END}{tail}"
+        raise ValueError(f"README.md: must hold {begin} and, after it, {end}")
+    return f"{head}{begin}\n{block}\n{end}{tail}"
+
+
+def marks(results: Results) -> tuple[str, str]:
+    """The lines between which the table of such a result stands."""
+    name = f"benchmark-{_kind(results)}"
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
 
 
 def block(results: Results, json_path: Path, root: Path) -> str:
     """Table, figure and where they come from; draws the figure beside the JSON."""
-    rows = [*_map_rows(results), *_loss_rows(results), *_step_rows(results)]
+    cases = _CASES[_kind(results)]
+    maps = [rows for name, rows in by_case(results.maps).items() if name in cases and best_ours(rows)]
+    rows = [*map(_map_row, maps), *_loss_rows(results), *_step_rows(results)]
     shown = [name for name in _COLUMNS if any(name in others for _, _, others in rows)]
     cells = [(what, f"**{own}**", *(others.get(name, "") for name in shown)) for what, own, others in rows]
-    head = ("", "fastsdm", *(_COLUMNS[name] for name in shown))
-    parts = [table(head, cells, numbers=range(1, len(head)))]
+    heads = _COLUMNS if _kind(results) == "cpu" else _COLUMNS | {"scipy": "scipy (CPU)"}
+    parts = [table(("", "fastsdm", *(heads[name] for name in shown)), cells)]
     figure = json_path.with_name(f"{json_path.stem}-readme.png")
-    if overview(results, figure, _DRAWN):
-        parts.append(f"![Throughput, and the training step]({_link(figure, root)})")
+    if overview(results, figure, _DRAWN[_kind(results)]):
+        title = "Throughput, and the training step" if results.steps else "Throughput"
+        parts.append(f"![{title}]({_link(figure, root)})")
     here, report = results.environment, _link(json_path.with_suffix(".md"), root)
+    names = {own.contender.removeprefix("fastsdm ") for own in map(best_ours, maps) if own}
+    backends = " or ".join(f"`{name}`" for name in sorted(names))
     parts.append(
-        f"Medians on {here.where}, commit {here.commit}; `2.0x` is twice as long as fastsdm in the same run, "
-        f"after every result was checked. Made by `{results.command}`; all it measured: [{report}]({report})."
+        f"Medians on {here.where}, commit {here.commit}, backend {backends}; "
+        "`2.0x` is twice as long as fastsdm in the same run, after every result was checked. "
+        f"Made by `{results.command}`; all it measured: [{report}]({report})."
+        + (f" {results.note}" if results.note else "")
     )
     return "\n\n".join(parts)
 
 
-def _map_rows(results: Results) -> list[_Row]:
-    rows = []
-    for name, found in by_case(results.maps).items():
-        own = best_ours(found)
-        if name in _CASES and own is not None:
-            others = {row.contender: times(row.seconds / own.seconds) for row in found if row.timing}
-            rows.append((f"map of {own.title}", f"{1000 * own.seconds:.0f} ms", others))
-    return rows
+def _kind(results: Results) -> str:
+    return "cpu" if results.environment.device == "none" else "gpu"
+
+
+def _map_row(rows: Sequence[MapRow]) -> _Row:
+    own = best_ours(rows)
+    assert own is not None
+    others = {row.contender: times(row.seconds / own.seconds) for row in rows if row.timing}
+    return f"map of {own.title}", milliseconds(own.seconds), others
 
 
 def _loss_rows(results: Results) -> list[_Row]:
     return [
         (
             f"{task} with its gradient, {batch}",
-            f"{1000 * own.timing.median_s:.0f} ms",
+            milliseconds(own.timing.median_s),
             {MONAI: times(theirs.timing.median_s / own.timing.median_s)},
         )
         for task, batch, own, theirs in loss_ratios(results.losses)

@@ -1,16 +1,17 @@
-"""What all plots of the benchmarks have in common: one colour and one marker a contender, fonts, saving."""
+"""What all figures of the benchmarks have in common: colours, markers, fonts, small files."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from benchmarks.measure.environment import Environment
-from benchmarks.report.small_png import save_small_png
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; ours are the two blues.
 OURS, OTHERS, NEUTRAL = "#0072B2", "#D55E00", "#D9D9D9"
@@ -84,7 +85,15 @@ def drawn(
         figure.supxlabel(_origin(here), x=0.01, ha="left", fontsize=8, color="#6A6A6A")
         fill(figure, axes)
         save_small_png(figure, path, dpi=_DPI)
-        plt.close(figure)
+
+
+def save_small_png(figure: Any, path: Path, *, dpi: int = 90) -> None:
+    """Save a matplotlib figure as a PNG with a palette of 256 colours, and close it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=dpi)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+    plt.close(figure)
 
 
 def _origin(here: Environment) -> str:

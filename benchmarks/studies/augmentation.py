@@ -7,19 +7,21 @@ inside.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import typer
+from matplotlib import pyplot
 
 import fastsdm
-from benchmarks.report.small_png import save_small_png
+from benchmarks.report import style
+from benchmarks.report.markdown import table
 from fastsdm.data import mni_icbm152, random_affine_elastic
 
 CLASSES = 3
@@ -206,24 +208,23 @@ def errors(maps: Comparison) -> Errors:
     )
 
 
-def print_table(rows: dict[str, Errors]) -> None:
+def error_table(found: dict[str, Errors]) -> str:
     """As it stands in docs/augmentation.md."""
-    print(f"| transform | mean | mean within {BAND:g} voxels | 99th percentile | largest | share > 1 voxel |")
-    print("|---|---|---|---|---|---|")
-    for name, e in rows.items():
-        print(
-            f"| {name} | {e.mean:.2f} | {e.mean_in_band:.2f} | {e.percentile_99:.2f} | {e.largest:.2f} "
-            f"| {e.share_over_one:.1%} |"
+    near = f"mean within {BAND:g} voxels"
+    head = ("transform", "mean", near, "99th percentile", "largest", "share > 1 voxel")
+    rows = [
+        (
+            name,
+            *(f"{value:.2f}" for value in (e.mean, e.mean_in_band, e.percentile_99, e.largest)),
+            f"{e.share_over_one:.1%}",
         )
+        for name, e in found.items()
+    ]
+    return table(head, rows)
 
 
 def draw(path: Path, comparisons: dict[str, Comparison]) -> None:
     """One row per transform: the warped labels, the map of them, the warped map, their difference."""
-    import matplotlib  # noqa: PLC0415  # only for the figure
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
-
     figure, axes = pyplot.subplots(
         len(comparisons), 4, figsize=(9.2, 2.3 * len(comparisons) + 0.8), layout="constrained"
     )
@@ -253,26 +254,24 @@ def draw(path: Path, comparisons: dict[str, Comparison]) -> None:
         figure.colorbar(
             mappable, ax=place, location="bottom", pad=0.015, aspect=15 * place.shape[1], label=label
         )
-    save_small_png(figure, path)
-    pyplot.close(figure)
+    style.save_small_png(figure, path)
 
 
-def main() -> None:
+def main(
+    figure: Annotated[Path | None, typer.Option(help="Draw the figure there.")] = None,
+) -> None:
     """Print the table, draw the figure."""
-    parser = argparse.ArgumentParser(description="Error of a precomputed map that is warped along.")
-    parser.add_argument("--figure", type=Path, help="draw the figure there")
-    arguments = parser.parse_args()
     labels = brain_labels()
     rows, drawn = {}, {}
     for case in CASES:
         maps = case.compare(labels)
         rows[case.name] = errors(maps)
-        if arguments.figure and case.name in DRAWN:
+        if figure and case.name in DRAWN:
             drawn[case.name] = maps
-    print_table(rows)
-    if arguments.figure:
-        draw(arguments.figure, drawn)
+    print(error_table(rows))
+    if figure:
+        draw(figure, drawn)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -6,18 +6,20 @@ figure too.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
+from matplotlib import patches, pyplot
 
 import fastsdm
 from benchmarks.measure.cases import organs
 from benchmarks.measure.timing import Budget, HostClock, Run, Timing, interleaved
-from benchmarks.report.small_png import save_small_png
+from benchmarks.report import style
+from benchmarks.report.markdown import table
 from fastsdm import testing
 from fastsdm.data import (
     PatchDataset,
@@ -81,35 +83,33 @@ def cost(labels: torch.Tensor) -> dict[str, Timing]:
     return interleaved(runs, dict.fromkeys(runs, 0.1), Budget(0.1 * REPEATS, REPEATS), HostClock())
 
 
-def print_costs() -> None:
+def cost_table() -> str:
     """Milliseconds, and as a multiple of the patches alone."""
-    print(f"Batch of 2 patches of 128^3, {COST_CLASSES} classes, max_distance={MAX_DISTANCE:g}, medians:\n")
-    print("| labels | context | ms | times the patch alone |\n|---|---|---|---|")
     volumes = {"phantom 256^3": torch.from_numpy(organs((256,) * 3, classes=COST_CLASSES))}
     volumes["brain"] = brain_in_two_halves()
+    rows = []
     for name, labels in volumes.items():
         timings = cost(labels)
         for context, timing in timings.items():
             ratio = timing.median_s / timings["patch"].median_s
-            print(f"| {name} | {context} | {1000 * timing.median_s:.0f} | {ratio:.2f} |")
+            rows.append((name, context, f"{1000 * timing.median_s:.0f}", f"{ratio:.2f}"))
+    return table(("labels", "context", "ms", "times the patch alone"), rows, numbers=(2, 3))
 
 
-def print_shares() -> None:
+def share_table() -> str:
     """Share of voxels, all classes together, where the map of the patch alone is off by more than a voxel."""
-    print(f"\n{SHARE_PATCHES} random patches each; share of voxels off by more than one voxel:\n")
-    print("| labels | patch | max_distance | mean | worst patch | patches without foreground |")
-    print("|---|---|---|---|---|---|")
     lesions = testing.blobs((256,) * 3, fraction=0.002, sigma=5.0)
     volumes: dict[str, VolumeLike] = {"brain": mni_icbm152(), "small lesions": Volume(lesions, lesions)}
+    rows = []
     for name, volume in volumes.items():
         classes = int(np.max(np.asarray(volume.labels))) + 1
         for size in SHARE_SIZES:
-            for max_distance in (None, MAX_DISTANCE):
-                wrong, silent = wrong_shares(volume, size, classes, max_distance)
-                print(
-                    f"| {name} | {size[0]}^3 | {max_distance} | {np.mean(wrong):.1%} | {np.max(wrong):.1%} "
-                    f"| {np.mean(silent):.0%} |"
-                )
+            for limit in (None, MAX_DISTANCE):
+                wrong, silent = wrong_shares(volume, size, classes, limit)
+                shares = f"{np.mean(wrong):.1%}", f"{np.max(wrong):.1%}", f"{np.mean(silent):.0%}"
+                rows.append((name, f"{size[0]}^3", f"{limit}", *shares))
+    head = ("labels", "patch", "max_distance", "mean", "worst patch", "patches without foreground")
+    return table(head, rows, numbers=(2, 3, 4, 5))
 
 
 def wrong_shares(
@@ -131,11 +131,6 @@ def wrong_shares(
 
 def draw(path: Path) -> None:
     """One row per patch of the brain: where it lies, its labels, the map of white matter in each context."""
-    import matplotlib  # noqa: PLC0415  # only for the figure
-
-    matplotlib.use("Agg")
-    from matplotlib import patches, pyplot  # noqa: PLC0415
-
     brain, limit = mni_icbm152(), 40.0
     datasets = [
         PatchDataset([brain], DRAWN_SIZE, classes=3, context=context, max_distance=limit)
@@ -168,20 +163,20 @@ def draw(path: Path) -> None:
     ):
         bar = figure.add_subplot(place)
         figure.colorbar(mappable, cax=bar, orientation="horizontal", label=label, ticks=(-30, -15, 0, 15, 30))
-    save_small_png(figure, path)
-    pyplot.close(figure)
+    style.save_small_png(figure, path)
 
 
-def main() -> None:
+def main(
+    figure: Annotated[Path | None, typer.Option(help="Draw the figure there.")] = None,
+) -> None:
     """Print the tables, draw the figure."""
-    parser = argparse.ArgumentParser(description="Cost and error of the maps of patches, by context.")
-    parser.add_argument("--figure", type=Path, help="draw the figure there")
-    arguments = parser.parse_args()
-    print_costs()
-    print_shares()
-    if arguments.figure:
-        draw(arguments.figure)
+    print(f"Batch of 2 patches of 128^3, {COST_CLASSES} classes, max_distance={MAX_DISTANCE:g}, medians:\n")
+    print(cost_table())
+    print(f"\n{SHARE_PATCHES} random patches each; share of voxels off by more than one voxel:\n")
+    print(share_table())
+    if figure:
+        draw(figure)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.report.markdown import table
 from fastsdm._backends import triton_launcher
 
 SHAPES = ((8, 128, 128, 128), (1, 64, 512, 512), (1, 512, 512, 512))
@@ -95,18 +96,15 @@ def cucim_traffic(shape: Sequence[int], classes: int) -> Traffic:
 
 def report() -> str:
     """A Markdown table of both, for the shapes that the documentation speaks of."""
-    lines = [
-        "| uint8 labels | classes | launches | bytes per voxel and class | cuCIM: launches | cuCIM: bytes |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for shape in SHAPES:
         for classes in (1, 4):
             ours, theirs = triton_traffic(shape, classes), cucim_traffic(shape, classes)
-            lines.append(
-                f"| {' x '.join(map(str, shape))} | {classes} | {ours.launches} "
-                f"| {ours.bytes_per_voxel:.1f} | {theirs.launches} | {theirs.bytes_per_voxel:.0f} |"
-            )
-    return "\n".join(lines)
+            cost = (f"{ours.launches}", f"{ours.bytes_per_voxel:.1f}", f"{theirs.launches}")
+            size = " x ".join(map(str, shape))
+            rows.append((size, f"{classes}", *cost, f"{theirs.bytes_per_voxel:.0f}"))
+    per_class = "bytes per voxel and class"
+    return table(("uint8 labels", "classes", "launches", per_class, "cuCIM: launches", "cuCIM: bytes"), rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.measure.monai_losses import MONAI, NAMES, OURS, LossBatch, largest_difference
+from benchmarks.measure.losses import MONAI, NAMES, OURS, LossBatch, largest_difference
 
 
 @pytest.fixture(scope="module", params=[32, 48, 96])

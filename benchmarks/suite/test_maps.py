@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from benchmarks.measure.cases import CASES
-from benchmarks.measure.contenders import Contender, our_contenders, peer_contenders
+from benchmarks.measure.contenders import Contender, our_contenders
 from benchmarks.measure.gate import Reference
 from benchmarks.measure.maps import Settings, left_out, reference_for, too_slow, warm_up
+from benchmarks.measure.peers import peer_contenders
 from benchmarks.measure.timing import Budget, clock_for
 from fastsdm.testing import Array
 

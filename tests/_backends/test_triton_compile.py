@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies import registers
 from fastsdm._backends import triton_launcher
+from tests._backends import compiled_triton as compiled
 
 pytest.importorskip("triton")
 
@@ -17,11 +17,11 @@ MOST_REGISTERS = 128
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", registers.TARGETS)
+@pytest.mark.parametrize("target", compiled.TARGETS)
 def test_no_variant_spills(target: str) -> None:
     used = {
-        str(variant): registers.usage(variant, target)
-        for variant in registers.variants(registers.TARGETS[target].tiles)
+        str(variant): compiled.usage(variant, target)
+        for variant in compiled.variants(compiled.TARGETS[target].tiles)
     }
     assert used
     assert {name: usage.spills for name, usage in used.items() if usage.spills} == {}
@@ -35,15 +35,15 @@ def test_the_documented_registers_are_the_compilers() -> None:
     document = DOCUMENT.read_text()
     if f"Triton {triton.__version__}," not in document:
         pytest.skip(f"docs/triton.md notes another version's registers than {triton.__version__}'s")
-    assert registers.report() in document
+    assert compiled.report() in document
 
 
 def test_lanes_of_the_scan_wait_before_they_read_each_others_voxels() -> None:
     """Which neither interpreter nor contract suite would notice."""
     (scan,) = (
-        each for each in registers.variants(triton_launcher.NVIDIA) if str(each) == "scan_row u8 to fp16"
+        each for each in compiled.variants(triton_launcher.NVIDIA) if str(each) == "scan_row u8 to fp16"
     )
-    code = registers.assembly(scan, "sm_90")["ptx"]
+    code = compiled.assembly(scan, "sm_90")["ptx"]
     assert code.count("bar.sync") == 1
     stores, loads = code.split("bar.sync")
     assert "st.global" in stores
@@ -51,4 +51,4 @@ def test_lanes_of_the_scan_wait_before_they_read_each_others_voxels() -> None:
 
 
 def test_a_spill_is_seen() -> None:
-    assert registers._amd_usage(".vgpr_count: 9\n.vgpr_spill_count: 2\n.sgpr_spill_count: 3\n").spills == 5
+    assert compiled._amd_usage(".vgpr_count: 9\n.vgpr_spill_count: 2\n.sgpr_spill_count: 3\n").spills == 5

@@ -9,11 +9,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from benchmarks.measure.contenders import OurBackend, PeerContender, Prepared, our_contenders, peer_contenders
-from benchmarks.measure.gate import sampled_reference
+import fastsdm
+from benchmarks.measure.contenders import OurBackend, our_contenders
+from benchmarks.measure.gate import EDGES, PHANTOMS, error_histogram, sampled_reference
 from benchmarks.measure.maps import measured, reference_for
-from benchmarks.measure.peers import PEERS
+from benchmarks.measure.peers import PEERS, peer_contenders
 from fastsdm import testing
+from tests.benchmarks.contenders import off_by_a_hundredth
 
 CPU = torch.device("cpu")
 
@@ -49,16 +51,9 @@ def test_peers_give_the_map_they_are_timed_for(name, fixture, request, settings)
     assert row.timing.repeats >= 1
 
 
-class _OffByAHundredth(OurBackend):
-    def prepared(self, case, labels, threads):
-        right = super().prepared(case, labels, threads)
-        return Prepared(lambda round_: right.run(round_) * 1.01, right.plain)
-
-
 def test_wrong_map_is_not_timed(anisotropic, settings):
-    right, wrong = measured(
-        anisotropic, [OurBackend("native", CPU), _OffByAHundredth("scipy", CPU)], settings
-    )
+    contenders = [OurBackend("native", CPU), off_by_a_hundredth(OurBackend("scipy", CPU))]
+    right, wrong = measured(anisotropic, contenders, settings)
     assert right.timing is not None
     assert not right.wrong
     assert wrong.timing is None
@@ -79,12 +74,13 @@ def test_outside_half_is_judged_alone(anisotropic, settings):
 def test_truth_is_clamped_like_the_map(anisotropic, settings):
     reference = reference_for(anisotropic, anisotropic.make(), settings)
     clamped = reference.values.clip(-2.0, 2.0)
-    assert reference.agreement(clamped, testing.EXACT, max_distance=2.0).passed
     assert not reference.agreement(clamped, testing.EXACT).passed
+    limited = dataclasses.replace(anisotropic, max_distance=2.0)
+    assert dataclasses.replace(reference, case=limited).agreement(clamped, testing.EXACT).passed
 
 
 def test_peers_without_an_answer_for_an_absent_class_are_left_out(one_absent, settings):
-    rows = measured(one_absent, [OurBackend("native", CPU), PeerContender(PEERS["SimpleITK"], CPU)], settings)
+    rows = measured(one_absent, [OurBackend("native", CPU), PEERS["SimpleITK"](CPU)], settings)
     assert rows[0].agreement.passed
     assert rows[1].timing is None
     assert rows[1].note == "has no answer for an absent class"
@@ -110,7 +106,7 @@ def test_scipy_is_timed_by_the_check_where_there_is_no_time_for_another_call(
         lambda *args, **kwargs: calls.append(args) or transform(*args, **kwargs),
     )
     settings.budget = dataclasses.replace(settings.budget, seconds=0.0, longest_call_s=0.0)
-    (row,) = measured(anisotropic, [PeerContender(PEERS["scipy"], CPU)], settings)
+    (row,) = measured(anisotropic, [PEERS["scipy"](CPU)], settings)
     assert row.timing.repeats == 1
     assert len(calls) == 2
     assert settings.rates["scipy"] == pytest.approx(anisotropic.map_voxels / row.timing.median_s)
@@ -123,12 +119,20 @@ def test_absent_class_foretells_nothing_of_scipy(one_absent, settings):
 
 def test_scipy_takes_part_beside_a_device():
     assert "scipy" in {each.name for each in peer_contenders(torch.device("cuda"))[0]}
-    assert PeerContender(PEERS["scipy"], torch.device("cuda")).on_host
-    assert not PeerContender(PEERS["CuPy"], torch.device("cuda")).on_host
+    assert PEERS["scipy"](torch.device("cuda")).on_host
+    assert not PEERS["CuPy"](torch.device("cuda")).on_host
 
 
 def test_the_backend_that_auto_takes_comes_first():
-    assert our_contenders(CPU)[0].name == "fastsdm native"
+    found = [each.name for each in our_contenders(CPU)]
+    assert found[0] == "fastsdm native"
+    assert "fastsdm scipy" not in found
+    assert [each.name for each in our_contenders(CPU, ["scipy", "auto"])] == ["fastsdm scipy", found[0]]
+
+
+def test_a_named_backend_that_cannot_run_there_is_refused():
+    with pytest.raises(fastsdm.BackendUnavailableError, match=r"native.*does not run on mps"):
+        our_contenders(torch.device("mps"), ["native"])
 
 
 def test_slow_contender_is_left_out_by_what_is_foreseen(anisotropic, settings):
@@ -137,3 +141,11 @@ def test_slow_contender_is_left_out_by_what_is_foreseen(anisotropic, settings):
     (row,) = measured(anisotropic, [OurBackend("native", CPU)], settings)
     assert row.timing is None
     assert row.note == "would take 3 s, the limit is 1 s"
+
+
+@pytest.mark.parametrize("phantom", sorted(PHANTOMS))
+def test_error_histogram_counts_every_voxel(phantom):
+    found = error_histogram(phantom, CPU, 14)
+    assert sum(found.counts) == found.voxels == 14**3
+    assert len(found.counts) == len(EDGES)
+    assert (found.largest == 0) == (found.counts[0] == found.voxels)

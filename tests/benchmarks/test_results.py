@@ -12,21 +12,20 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import benchmarks.__main__ as command
-import benchmarks.report.results
-from benchmarks.measure.bandwidth import Bandwidth
+import benchmarks.measure.results
 from benchmarks.measure.environment import environment
-from benchmarks.measure.errors import EDGES, PHANTOMS, ErrorHistogram, error_histogram
+from benchmarks.measure.gate import ErrorHistogram
+from benchmarks.measure.losses import LossRow
 from benchmarks.measure.maps import MapRow
 from benchmarks.measure.memory import MemoryRow
-from benchmarks.measure.monai_losses import LossRow
+from benchmarks.measure.results import FORMAT, Results, best_ours, best_peer, keep_old, load, save
 from benchmarks.measure.scaling import ScalingRow
-from benchmarks.measure.timing import Timing
+from benchmarks.measure.timing import Bandwidth, Timing
 from benchmarks.measure.training_step import StepRow
 from benchmarks.report import readme
 from benchmarks.report.compare import change_table, changes
 from benchmarks.report.markdown import markdown
 from benchmarks.report.plots import PLOTS
-from benchmarks.report.results import FORMAT, Results, best_ours, best_peer, keep_old, load, save
 from fastsdm.testing import Agreement
 
 CPU = torch.device("cpu")
@@ -181,21 +180,24 @@ def test_readme_block_replaces_what_was_there(results, tmp_path):
     assert "| map's share of a training step, a U-Net | **1.0 %** | 30 % |  |  |\n" in block
     assert results.command in block
     assert (tmp_path / re.search(r"!\[.*\]\((.*)\)", block).group(1)).exists()
-    text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
-    assert readme.replaced(text, "new") == f"before\n{readme.BEGIN}\nnew\n{readme.END}\nafter\n"
+    assert "backend `native`" in block
+    begin, end = readme.marks(results)
+    text = f"before\n{begin}\nold\n{end}\nafter\n"
+    assert readme.replaced(text, results, "new") == f"before\n{begin}\nnew\n{end}\nafter\n"
     with pytest.raises(ValueError, match=r"README\.md: must hold"):
-        readme.replaced("no marks", "new")
+        readme.replaced("no marks", results, "new")
 
 
 def test_readme_command_fills_the_marks_of_a_file(results, tmp_path):
     save(results, tmp_path / "machine.json")
     text = tmp_path / "README.md"
-    text.write_text(f"before\n{readme.BEGIN}\n{readme.END}\nafter\n")
+    begin, end = readme.marks(results)
+    text.write_text(f"before\n{begin}\n{end}\nafter\n")
     for _ in range(2):
         run = CliRunner().invoke(command.app, ["readme", str(tmp_path / "machine.json"), str(text)])
         assert run.exit_code == 0, run.output
-        assert text.read_text().startswith(f"before\n{readme.BEGIN}\n|  | fastsdm |")
-        assert text.read_text().endswith(f"[machine.md](machine.md).\n{readme.END}\nafter\n")
+        assert text.read_text().startswith(f"before\n{begin}\n|  | fastsdm |")
+        assert text.read_text().endswith(f"[machine.md](machine.md).\n{end}\nafter\n")
 
 
 def test_replaced_result_is_kept_under_its_commit(results, tmp_path):
@@ -219,7 +221,7 @@ def test_broken_off_save_leaves_the_old_file(results, tmp_path, monkeypatch):
     def power_cut(*_):
         raise OSError("power cut")
 
-    monkeypatch.setattr(benchmarks.report.results.os, "replace", power_cut)
+    monkeypatch.setattr(benchmarks.measure.results.os, "replace", power_cut)
     with pytest.raises(OSError, match="power cut"):
         save(dataclasses.replace(results, command="another"), path)
     assert load(path) == results
@@ -233,11 +235,3 @@ def test_report_begins_with_what_went_wrong(results):
     assert "**Failed**: maps: tiny: broke." in text
     assert "Not begun, the time was up: scaling (size 384, size 512)." in text
     assert text.index("**Failed**") < text.index("- processor")
-
-
-@pytest.mark.parametrize("phantom", sorted(PHANTOMS))
-def test_error_histogram_counts_every_voxel(phantom):
-    found = error_histogram(phantom, CPU, 14)
-    assert sum(found.counts) == found.voxels == 14**3
-    assert len(found.counts) == len(EDGES)
-    assert (found.largest == 0) == (found.counts[0] == found.voxels)

@@ -1,65 +1,31 @@
-"""The pytest-benchmark suite: what it times, what it fails on, what it skips."""
+"""The pytest-benchmark suite, run as a user runs it."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-import torch
 
-from benchmarks.measure import maps
-from benchmarks.measure.contenders import OurBackend, PeerContender, Prepared
-from benchmarks.measure.peers import PEERS
-from benchmarks.suite import test_maps as suite
-from fastsdm.testing import Tolerance
-
-CPU = torch.device("cpu")
-OPTIONS = {"device": "cpu", "threads": 1, "full": False}
+ROOT = Path(__file__).parents[2]
 
 
-class _OffByAHundredth(OurBackend):
-    def prepared(self, case, labels, threads):
-        right = super().prepared(case, labels, threads)
-        return Prepared(lambda round_: right.run(round_) * 1.01, right.plain)
-
-
-@pytest.fixture
-def timed(anisotropic, monkeypatch):
-    monkeypatch.setattr(suite, "CASES", {"tiny": anisotropic})
-    for cached in (suite._settings, suite._labels_and_reference):
-        cached.cache_clear()
-    request = SimpleNamespace(config=SimpleNamespace(getoption=OPTIONS.__getitem__))
-
-    def run(contender):
-        repeats = []
-        benchmark = SimpleNamespace(
-            extra_info={}, pedantic=lambda run, rounds: run() or repeats.append(rounds)
-        )
-        suite.test_map(benchmark, request, "tiny", contender)
-        assert benchmark.group == anisotropic.title
-        assert benchmark.extra_info["checked"] == "every voxel"
-        return repeats
-
-    return run
-
-
-def test_right_map_is_timed(timed):
-    assert timed(OurBackend("native", CPU)) == [5]
-
-
-def test_wrong_map_of_ours_fails(timed):
-    with pytest.raises(AssertionError, match="Agreement"):
-        timed(_OffByAHundredth("native", CPU))
-
-
-def test_wrong_map_of_a_peer_is_skipped(timed, monkeypatch):
-    peer = PEERS["edt"]
-    monkeypatch.setattr(peer, "tolerance", Tolerance(relative=0.0, voxels=0.0, share_off=0.0), raising=False)
-    with pytest.raises(pytest.skip.Exception, match="edt disagrees with scipy"):
-        timed(PeerContender(peer, CPU))
-
-
-def test_slow_contender_is_skipped(timed, monkeypatch):
-    monkeypatch.setattr(maps.Settings, "foreseen_s", lambda *_: 7.0)
-    with pytest.raises(pytest.skip.Exception, match="would take 7 s, the limit is 6 s"):
-        timed(OurBackend("native", CPU))
+@pytest.mark.integration
+def test_suite_times_what_it_checked(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    options = ["-k", "empty-128 and (native or edt or SimpleITK)", "-q", "--threads=1"]
+    command = [sys.executable, "-m", "pytest", "benchmarks/suite", f"--benchmark-json={out}", *options]
+    # In a worker's environment pytest-benchmark would disable itself.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    run = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env=environment
+    )
+    assert run.returncode == 0, run.stdout
+    assert "SimpleITK has no answer for an absent class" in run.stdout
+    found = json.loads(out.read_text())["benchmarks"]
+    assert {each["params"]["name"] for each in found} == {"empty-128"}
+    assert len(found) == 2
+    assert all(each["extra_info"]["checked"] == "every voxel" for each in found)

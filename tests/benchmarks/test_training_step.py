@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.measure import step_variants, training_step
-from benchmarks.measure.monai_losses import WrongResultError, largest_difference, measured_losses
+from benchmarks.measure.losses import WrongResultError, largest_difference, measured_losses
 from benchmarks.measure.step_variants import BASELINE, Stopwatch, Variant
 from benchmarks.measure.timing import Budget
 from benchmarks.measure.training_step import WrongLossError, measured_steps, workload

@@ -1,4 +1,4 @@
-"""Registers and spills of every kernel that `triton` can launch: `python -m benchmarks.studies.registers`.
+"""Registers and spills of every kernel that `triton` can launch: `python -m tests._backends.compiled_triton`.
 
 The kernels are compiled ahead of time, which takes no GPU. Registers per thread limit how many programs a
 multiprocessor holds; a spill is a register that lives in memory.
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.report.markdown import table
 from fastsdm._backends import triton_launcher
 
 _POINTERS = {
@@ -164,11 +165,11 @@ def report() -> str:
         name: {str(variant): usage(variant, name) for variant in variants(target.tiles)}
         for name, target in TARGETS.items()
     }
-    lines = [f"| variant | {' | '.join(TARGETS)} |", "|---" * (len(TARGETS) + 1) + "|"]
-    for variant in sorted(set().union(*used.values())):
-        cells = (str(used[name].get(variant, "-")) for name in TARGETS)
-        lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        (variant, *(str(used[name].get(variant, "-")) for name in TARGETS))
+        for variant in sorted(set().union(*used.values()))
+    ]
+    return table(("variant", *TARGETS), rows)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,17 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure.bandwidth import Bandwidth
-from benchmarks.measure.environment import Environment
-from benchmarks.measure.errors import ErrorHistogram
+from benchmarks.measure.environment import ROOT, Environment
+from benchmarks.measure.gate import ErrorHistogram
+from benchmarks.measure.losses import LossRow
 from benchmarks.measure.maps import MapRow
 from benchmarks.measure.memory import MemoryRow
-from benchmarks.measure.monai_losses import LossRow
 from benchmarks.measure.scaling import ScalingRow
+from benchmarks.measure.timing import Bandwidth
 from benchmarks.measure.training_step import StepRow
 
 FORMAT = 2
-DIRECTORY = Path(__file__).resolve().parent / "results"
+DIRECTORY = ROOT / "benchmarks" / "results"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Results:
         absent: peers that took no part, and why.
         failures: what is wrong or broke off, one line each; empty when all is well.
         skipped: what the time allowed had no room for.
+        note: what a reader has to know beside it; added later, by hand.
     """
 
     format: int
@@ -59,6 +60,7 @@ class Results:
     absent: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    note: str = ""
 
 
 def save(results: Results, path: Path) -> None:
@@ -104,7 +106,8 @@ def load(path: Path) -> Results:
 
 def _restored(kind: Any, data: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(kind)
-    return kind(**{each.name: _value(hints[each.name], data[each.name]) for each in fields(kind)})
+    known = [each.name for each in fields(kind) if each.name in data]  # an older file lacks the newest fields
+    return kind(**{name: _value(hints[name], data[name]) for name in known})
 
 
 def _value(hint: Any, value: Any) -> Any:

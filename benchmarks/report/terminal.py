@@ -1,14 +1,31 @@
-"""The table that a run ends with in the terminal."""
+"""What the benchmarks show in the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure.maps import MapRow
-from benchmarks.report.console import plain_table
-from benchmarks.report.results import best_ours, by_case
+from benchmarks.measure.results import best_ours, by_case
+
+_NARROWEST = 120
+
+console = Console(highlight=False)
+if console.width < _NARROWEST and not console.is_terminal:  # a log or a pipe has no width of its own
+    console = Console(highlight=False, width=_NARROWEST)
+
+
+def plain_table(title: str, texts: tuple[str, ...] = (), numbers: tuple[str, ...] = ()) -> Table:
+    """A table without vertical lines: columns of text, then columns of numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for name in texts:
+        table.add_column(name)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
 
 
 def map_table(rows: Sequence[MapRow]) -> Table:

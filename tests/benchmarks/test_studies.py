@@ -1,0 +1,143 @@
+"""What the studies measure, on inputs where the answer is known."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.measure.losses import LossBatch
+from benchmarks.measure.timing import Budget
+from benchmarks.studies import augmentation, losses, patches, separable, traffic
+from benchmarks.studies.augmentation import Case, Comparison
+from fastsdm import testing
+from fastsdm.data import Volume
+
+ROOT = Path(__file__).parents[2]
+HARD = {case.name: case for case in testing.hard_cases(20)}
+
+
+def test_share_of_wrong_voxels() -> None:
+    """One foreground voxel: no patch knows more than itself, and most hold none."""
+    labels = np.zeros((24, 24, 24), np.uint8)
+    labels[12, 12, 12] = 1
+    wrong, silent = patches.wrong_shares(Volume(labels, labels), (8, 8, 8), 2, 6.0)
+    assert len(wrong) == len(silent) == patches.SHARE_PATCHES
+    for share, without_foreground in zip(wrong, silent, strict=True):
+        # The patch that holds the voxel misses nothing. Another reads 0 throughout, which is wrong by more
+        # than a voxel but for at most 11 of 1024: those within 2 of the foreground.
+        assert share > 0.98 if without_foreground else share == 0
+    assert 0 < np.mean(silent) < 1
+
+
+def test_cost_is_not_timed_of_a_wrong_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "signed_distance_patch", lambda *_, **__: torch.zeros(2, 4, 128, 128, 128))
+    with pytest.raises(SystemExit, match="nothing is timed"):
+        patches.cost(torch.zeros(256, 256, 256, dtype=torch.uint8))
+
+
+def small_labels() -> torch.Tensor:
+    labels = torch.zeros(1, 1, 30, 28, 32, dtype=torch.uint8)
+    labels[..., 8:20, 9:19, 11:22] = 1
+    labels[..., 12:16, 12:16, 14:18] = 2
+    return labels
+
+
+@pytest.mark.parametrize("case", augmentation.CASES[:2], ids=lambda case: case.name)
+def test_transforms_that_commute(case: Case) -> None:
+    assert augmentation.errors(case.compare(small_labels())).largest == 0
+
+
+def test_a_spacing_that_is_not_permuted_shows() -> None:
+    assert augmentation.errors(augmentation.CASES[2].compare(small_labels())).largest > 1
+
+
+def test_scaling_needs_its_factor() -> None:
+    scaled = augmentation.affine(2 * np.eye(3))
+    without = augmentation.errors(Case("", scaled).compare(small_labels()))
+    right = augmentation.errors(Case("", scaled, factor=2.0).compare(small_labels()))
+    assert right.largest < 1.5 < without.mean
+
+
+def test_errors_are_those_of_the_known_voxels() -> None:
+    truth = torch.tensor([-2.0, 1.0, 8.0, 20.0]).reshape(1, 1, 1, 1, 4)
+    warped = torch.tensor([-2.5, 1.0, 11.0, math.nan]).reshape(1, 1, 1, 1, 4)
+    known = torch.tensor([True, True, True, False]).reshape(1, 1, 1, 1, 4)
+    e = augmentation.errors(Comparison(torch.zeros_like(truth), truth, warped, known))
+    assert (e.mean, e.mean_in_band) == (pytest.approx(3.5 / 3), pytest.approx(0.25))
+    assert (e.largest, e.share_over_one) == (3.0, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_separable_scheme_is_exact(name) -> None:
+    case = HARD[name]
+    maps = separable.signed_distance(
+        torch.from_numpy(case.labels), case.classes, torch.from_numpy(case.spacing), None
+    )
+    reference = testing.reference_signed_distance(case.labels, case.classes, case.spacing)
+    found = testing.agreement(maps.numpy(), reference, case.spacing, testing.EXACT)
+    assert found.passed, found
+
+
+@pytest.mark.parametrize("shape", traffic.SHAPES)
+@pytest.mark.parametrize("classes", [1, 4])
+def test_ours_stays_below_its_bound(shape, classes) -> None:
+    ours = traffic.triton_traffic(shape, classes)
+    assert ours.launches == 3
+    # One byte of label, shared by the classes; 2 + 2 + 4 + 4 + 4 for the fields.
+    assert ours.bytes_per_voxel == 16 + 1 / classes
+
+
+def test_labels_are_read_once_for_all_classes() -> None:
+    shape = (2, 32, 32, 32)
+    for dtype in (torch.bool, torch.int16, torch.int64):
+        assert traffic.triton_traffic(shape, 4, dtype).bytes_per_voxel == 16 + dtype.itemsize / 4
+
+
+def test_cucim_pays_for_its_cube() -> None:
+    cube, flat = traffic.cucim_traffic((1, 512, 512, 512), 1), traffic.cucim_traffic((1, 64, 512, 512), 1)
+    per_call = 61 + 8  # padded voxels: 1 + 15 sites of 4 bytes; then sites in, distances out
+    assert cube.bytes_per_voxel == 2 * per_call + 16
+    assert flat.bytes_per_voxel == 2 * (8 * 61 + 8 * 1 + 1 + 8) + 16
+    assert flat.launches == cube.launches + 2 * 2
+    assert traffic.cucim_traffic((3, 32, 32, 32), 2).launches == 6 * cube.launches
+
+
+def test_cucim_packs_large_cubes_into_64_bits() -> None:
+    small, large = (
+        traffic.cucim_traffic((1, 1024, 1024, 1024), 1),
+        traffic.cucim_traffic((1, 1056, 1056, 1056), 1),
+    )
+    assert large.bytes_per_voxel - small.bytes_per_voxel == 2 * (15 * 4 + 4)
+
+
+def test_the_command_prints_the_table() -> None:
+    command = [sys.executable, "-m", "benchmarks.studies.traffic"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == traffic.report()
+    assert "| 1 x 64 x 512 x 512 | 1 | 3 | 17.0 |" in printed
+    assert traffic.report() in (ROOT / "docs" / "triton.md").read_text(encoding="utf-8")
+
+
+def test_peak_memory_is_what_was_held_at_once() -> None:
+    def run() -> torch.Tensor:
+        for _ in range(3):
+            held = torch.ones(1 << 20)  # 4 MiB, freed before the next
+            del held
+        return torch.ones(1 << 18)
+
+    assert losses.peak_bytes(run) == 4 << 20
+
+
+def test_losses_that_only_we_have_are_rows_of_their_own() -> None:
+    batch = LossBatch.of_size(12, torch.device("cpu"))
+    both = losses.rows(batch, "BoundaryLoss", Budget(0.05, most=2))
+    assert [row[1] for row in both] == ["fastsdm", "MONAI"]
+    (alone,) = losses.rows(batch, "SDMRegressionLoss", Budget(0.05, most=2))
+    assert alone[1] == "fastsdm"
+    assert int(alone[-1]) >= 0
