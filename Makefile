@@ -12,6 +12,11 @@ INTERFACES := $(BIN)/pip install --quiet --no-deps -c constraints.txt \
     cupy-cuda12x cucim-cu12 cuda-pathfinder lazy-loader
 endif
 
+# HERE=1: make gpu takes $(PYTHON) as it is, with the torch, Triton, CuPy and pytest it has, and installs nothing.
+GPU_PYTHON := $(if $(HERE),$(PYTHON),$(BIN)/python)
+# No test there needs a GPU, and they import more packages than those that do.
+WITHOUT_GPU := benchmarks cli examples _backends/test_native.py data/test_mni.py
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-integrations check fix bench gpu sanitize clean
 
@@ -40,10 +45,11 @@ test: $(STAMP)  ## the test suite
 test-integrations: $(STAMP)  ## the integrations in real runs of MONAI, TorchIO, nnU-Net and Lightning
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/integrations
 
-gpu: $(STAMP)  ## on a machine with a GPU: its tests, and the benchmark into benchmarks/results/
-	$(BIN)/python -m benchmarks.gpu --find $(if $(PARTIAL),--partial)
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m benchmarks.gpu
+# Tests that fail do not keep the benchmark, which checks its own results, from a machine that is hard to get.
+gpu: $(if $(HERE),,$(STAMP))  ## on a machine with a GPU: its tests, and the benchmark into benchmarks/results/ (HERE=1: no venv)
+	$(GPU_PYTHON) -m benchmarks --gpu --find $(if $(PARTIAL),--partial)
+	@$(GPU_PYTHON) -m pytest -m gpu $(if $(WORKERS),-n $(WORKERS)) $(addprefix --ignore=tests/,$(WITHOUT_GPU)); tests=$$?; \
+	$(GPU_PYTHON) -m benchmarks --gpu $(if $(PARTIAL),--partial) $(if $(QUICK),--quick) && exit $$tests
 
 bench: $(STAMP)  ## time everything beside its peers, into benchmarks/results/ (QUICK=1: three minutes)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
