@@ -15,7 +15,7 @@ endif
 # HERE=1: make gpu takes $(PYTHON) as it is, with the torch, Triton, CuPy and pytest it has, and installs nothing.
 GPU_PYTHON := $(if $(HERE),$(PYTHON),$(BIN)/python)
 # No test there needs a GPU, and they import more packages than those that do.
-WITHOUT_GPU := benchmarks cli examples _backends/test_native.py data/test_mni.py
+WITHOUT_GPU := benchmarks cli examples integrations _backends/test_native.py data/test_mni.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-integrations check fix bench gpu sanitize clean
