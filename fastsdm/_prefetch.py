@@ -3,89 +3,102 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import torch
 
 from fastsdm._arrays import ArrayT, as_tensor
 from fastsdm._backends import registry
+from fastsdm._distance_map import remember
 from fastsdm._sdm import signed_distance
-from fastsdm._types import Convention, EmptyPolicy, SpacingLike
+from fastsdm._settings import MapOptions, MapSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Prefetched(Generic[ArrayT]):
-    """A map under way; the losses take it as ``distance_map``."""
+    """A map under way; the losses take it as ``distance_map``.
 
-    def __init__(self, future: Future[Any], hand_over: Callable[[Any], ArrayT]) -> None:
+    Attributes:
+        settings: how it is made.
+    """
+
+    def __init__(
+        self, future: Future[Any], hand_over: Callable[[Any], ArrayT], settings: MapSettings
+    ) -> None:
         self._future = future
         self._hand_over = hand_over
+        self._known: torch.Tensor | None = None
+        self.settings = settings
 
     def result(self) -> ArrayT:
         """The map, as :func:`fastsdm.signed_distance` would have returned it; the same one on every call.
 
-        On CUDA the host does not wait: the current stream does.
+        A tensor remembers how it was made, so that a loss with other settings refuses it. On CUDA the host
+        does not wait: the current stream does.
 
         Raises:
             Exception: whatever :func:`fastsdm.signed_distance` raised.
         """
-        return self._hand_over(self._future.result())
+        maps = self._hand_over(self._future.result())
+        if not isinstance(maps, torch.Tensor):
+            return maps
+        if self._known is None:
+            self._known = remember(maps, self.settings)
+        return cast("ArrayT", self._known)
 
 
-def prefetch(
-    target: ArrayT,
-    *,
-    classes: int | Sequence[int] | None = None,
-    spatial_dims: int = 3,
-    spacing: SpacingLike = 1.0,
-    convention: Convention = "kervadec",
-    empty: EmptyPolicy = "inf",
-    max_distance: float | None = None,
-    dtype: object = None,
-    backend: str = "auto",
-) -> Prefetched[ArrayT]:
+def prefetch(target: ArrayT, **options: Unpack[MapOptions]) -> Prefetched[ArrayT]:
     """Start the signed distance map of a target and return at once.
 
-    Call it before the forward pass and hand the result to the loss. On CUDA the map is computed on a stream
-    of its own, after all that the current stream holds by now; elsewhere by a worker thread. With
-    ``"auto"`` the choice of :func:`fastsdm.use_backend` that is in force at this call counts.
+    Call it before the forward pass and hand the result to the loss; ``loss.prefetch`` does so with the loss's
+    own settings. On CUDA the map is computed on a stream of its own, after all that the current stream holds
+    by now; elsewhere by a worker thread. With ``"auto"`` the choice of :func:`fastsdm.use_backend` that is in
+    force at this call counts.
 
     The target must not be written to before ``result()`` has been called; it may be freed.
 
     Args:
-        target: as in :func:`fastsdm.signed_distance`, like every other argument.
-        classes: None for a mask; a count of classes; or label values.
-        spatial_dims: 2 or 3.
-        spacing: voxel size: one number, one per spatial axis, or one such row per sample.
-        convention: how the plain map is shifted.
-        empty: what a class without inside or outside voxels reads; ``"raise"`` makes this call wait for the
+        target: as in :func:`fastsdm.signed_distance`.
+        options: keywords of :func:`fastsdm.signed_distance`. ``empty="raise"`` makes this call wait for the
             device on CUDA.
-        max_distance: clamp of the map.
-        dtype: of the map.
-        backend: ``"auto"``, or the name of one.
 
     Returns:
         A handle whose ``result()`` hands the map over, or raises what went wrong.
+
+    Raises:
+        TypeError: an argument that :func:`fastsdm.signed_distance` does not have.
     """
-    mapped = partial(
-        signed_distance,
-        classes=classes,
-        spatial_dims=spatial_dims,
-        spacing=spacing,
-        convention=convention,
-        empty=empty,
-        max_distance=max_distance,
-        dtype=dtype,
-        backend=registry.current_choice(backend),
-    )
+    unknown = sorted(options.keys() - MapOptions.__annotations__.keys())
+    if unknown:
+        raise TypeError(
+            f"{unknown[0]}: is no argument of prefetch; it takes {', '.join(MapOptions.__annotations__)}"
+        )
+    chosen = registry.current_choice(options.get("backend", "auto"))
+    options["backend"] = chosen
+    return start(partial(signed_distance, **options), target, MapSettings.of(options))
+
+
+def start(mapped: Callable[..., Any], target: ArrayT, settings: MapSettings) -> Prefetched[ArrayT]:
+    """Start a map beside what the caller does next.
+
+    Args:
+        mapped: makes the map of a target.
+        target: torch tensor, numpy array or cupy array.
+        settings: how ``mapped`` makes it.
+    """
     if _is_on_cuda(target):
-        return _on_side_stream(mapped, target)
-    return Prefetched(_worker.submit(mapped, target), _unchanged)
+        return _on_side_stream(mapped, target, settings)
+    return Prefetched(_worker.submit(mapped, target), _unchanged, settings)
 
 
-def _on_side_stream(mapped: Callable[..., torch.Tensor], target: ArrayT) -> Prefetched[ArrayT]:
+def _on_side_stream(
+    mapped: Callable[..., torch.Tensor], target: ArrayT, settings: MapSettings
+) -> Prefetched[ArrayT]:
     labels, restore = as_tensor(target, "target")
     side = _side_stream(labels.device)
     side.wait_stream(torch.cuda.current_stream(labels.device))
@@ -109,7 +122,7 @@ def _on_side_stream(mapped: Callable[..., torch.Tensor], target: ArrayT) -> Pref
         handed: ArrayT = restore(maps)
         return handed
 
-    return Prefetched(future, hand_over)
+    return Prefetched(future, hand_over, settings)
 
 
 def _is_on_cuda(target: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -23,6 +23,7 @@ def signed_distance(
     convention: Convention = "kervadec",
     empty: EmptyPolicy = "inf",
     max_distance: float | None = None,
+    ignore_index: int | None = None,
     dtype: object = None,
     backend: str = "auto",
 ) -> ArrayT:
@@ -50,6 +51,8 @@ def signed_distance(
             the device).
         max_distance: the result is clamped to ``[-max_distance, max_distance]``, infinities included, and
             backends may stop searching there.
+        ignore_index: label of voxels that are neither inside nor outside of any class, and read 0: distances
+            run to the nearest voxel that is known. Costs a second map.
         dtype: of the result: float32 (None), float64, float16 or bfloat16. Distances are computed in float32.
         backend: ``"auto"``, or the name of one, which then works or raises.
 
@@ -71,6 +74,7 @@ def signed_distance(
         convention=convention,
         empty=empty,
         max_distance=max_distance,
+        ignore_index=ignore_index,
         dtype=dtype,
         backend=backend,
     )
@@ -128,6 +132,7 @@ def signed_distance_region(
     spacing: SpacingLike,
     convention: Convention,
     max_distance: float,
+    ignore_index: int | None,
     dtype: object,
     backend: str,
 ) -> torch.Tensor:
@@ -141,6 +146,7 @@ def signed_distance_region(
         spacing: as there.
         convention: as there.
         max_distance: as there; an empty or full class reads it, too.
+        ignore_index: as there.
         dtype: as there.
         backend: as there.
 
@@ -159,6 +165,7 @@ def signed_distance_region(
         convention=convention,
         empty="inf",
         max_distance=max_distance,
+        ignore_index=ignore_index,
         dtype=dtype,
         backend=backend,
         region=(start, size),
@@ -177,6 +184,7 @@ def _checked_map(
     max_distance: float | None,
     dtype: object,
     backend: str,
+    ignore_index: int | None = None,
     region: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> torch.Tensor:
     _validate.spatial_dims(spatial_dims)
@@ -190,16 +198,7 @@ def _checked_map(
     if not torch.compiler.is_compiling():
         _validate.float_labels(labels, whole=classes is not None, name=name)
 
-    values = None
-    if classes is None:
-        labels = labels != 0 if labels.is_floating_point() else labels
-    else:
-        values = _validate.class_values(classes, labels.dtype)
-        labels = labels.long() if labels.is_floating_point() else labels
-    maps: torch.Tensor = signed_distance_operator(
-        labels.reshape(math.prod(leading), *shape),
-        rows,
-        values,
+    options = (
         convention,
         empty,
         None if max_distance is None else float(max_distance),
@@ -207,5 +206,85 @@ def _checked_map(
         backend,
         None if region is None else [*region[0], *region[1]],
     )
+    values = None if classes is None else _validate.class_values(classes, labels.dtype)
+    labels = labels.reshape(math.prod(leading), *shape)
+    if ignore_index is not None:
+        maps = _with_ignored(labels, rows, values, _validate.integer("ignore_index", ignore_index), *options)
+    else:
+        if labels.is_floating_point():
+            labels = labels != 0 if values is None else labels.long()
+        maps = signed_distance_operator(labels, rows, values, *options)
     result_shape = shape if region is None else region[1]
     return maps.reshape((*leading, *([] if values is None else [len(values)]), *result_shape))
+
+
+def _with_ignored(
+    labels: torch.Tensor, rows: torch.Tensor, values: list[int] | None, ignore_index: int, *options: Any
+) -> torch.Tensor:
+    ignored = equal_labels(labels, ignore_index).unsqueeze(1)
+    inside = labels.unsqueeze(1) != 0 if values is None else torch.stack([labels == v for v in values], dim=1)
+    return signed_distance_of_masks(inside & ~ignored, ignored, rows, *options)
+
+
+def signed_distance_of_masks(
+    masks: torch.Tensor,
+    ignored: torch.Tensor,
+    rows: torch.Tensor,
+    convention: str,
+    empty: str,
+    max_distance: float | None,
+    dtype: torch.dtype,
+    backend: str,
+    region: list[int] | None = None,
+) -> torch.Tensor:
+    """The map of masks among ignored voxels, which are neither inside nor outside.
+
+    Outside of a mask the distance runs to its nearest voxel, and inside of it to the nearest voxel known to
+    be outside: two maps, one with the ignored voxels counted as outside and one with them counted as inside,
+    of which each is right in one of the phases.
+
+    Args:
+        masks: bool ``[B, K, *S]``, False at ignored voxels.
+        ignored: bool ``[B, 1, *S]``.
+        rows: spacing of every sample, ``[B, ndim]`` float64 on the CPU.
+        convention: as in :func:`signed_distance`.
+        empty: as there.
+        max_distance: as there.
+        dtype: of the result.
+        backend: as there.
+        region: first voxel and shape of the part that is wanted.
+
+    Returns:
+        ``[B, K, *S]``, 0 at ignored voxels.
+    """
+    batch, classes, *shape = masks.shape
+    both = torch.stack([masks, masks | ignored], dim=1)
+    maps = signed_distance_operator(
+        both.reshape(batch * 2 * classes, *shape),
+        rows.repeat_interleave(2 * classes, dim=0),
+        None,
+        convention,
+        empty,
+        max_distance,
+        dtype,
+        backend,
+        region,
+    )
+    if region is not None:
+        ndim = len(shape)
+        part: tuple[Any, ...] = (
+            ...,
+            *(slice(a, a + n) for a, n in zip(region[:ndim], region[ndim:], strict=True)),
+        )
+        masks, ignored = masks[part], ignored[part]
+    outside, inside = maps.reshape(batch, 2, classes, *masks.shape[2:]).unbind(dim=1)
+    return torch.where(masks, inside, outside).masked_fill_(ignored, 0)
+
+
+def equal_labels(labels: torch.Tensor, value: int) -> torch.Tensor:
+    """Where the labels have that value; a value that their dtype cannot hold is nowhere."""
+    if not labels.is_floating_point():
+        low, high = _validate.label_range(labels.dtype)
+        if not low <= value <= high:  # compared, it would be wrapped into the dtype: -1 would find 255
+            return torch.zeros_like(labels, dtype=torch.bool)
+    return labels == value

@@ -56,6 +56,19 @@ def max_distance(value: Any) -> None:
         raise ValueError(f"max_distance: must be at most {_LARGEST_LIMIT:g}, got {value!r}")
 
 
+def integer(name: str, value: object) -> int:
+    """The value as an int: Python's, numpy's, or a tensor or array of no axes.
+
+    Raises:
+        TypeError: no integer; a bool is none.
+    """
+    if isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: must be an integer, got {value!r}")
+    return int(value)
+
+
 def float_dtype(value: object) -> torch.dtype:
     """The torch dtype that ``value`` (a torch or numpy dtype, its name, or None for float32) stands for."""
     if value is None:
@@ -118,7 +131,7 @@ def class_values(classes: object, dtype: torch.dtype) -> list[int]:
         raise ValueError("classes: must name at least one label value, got an empty sequence")
     if len(set(values)) != len(values):
         raise ValueError(f"classes: must not name a label value twice, got {values}")
-    low, high = _label_range(dtype)
+    low, high = label_range(dtype)
     outside = [value for value in values if not low <= value <= high]
     if outside:
         raise ValueError(
@@ -191,7 +204,8 @@ def spacing_tensor(value: SpacingLike) -> torch.Tensor:
         raise TypeError(f"spacing: must be a number or rows of equal length, got {value!r}") from error
 
 
-def _label_range(dtype: torch.dtype) -> tuple[int, int]:
+def label_range(dtype: torch.dtype) -> tuple[int, int]:
+    """The smallest and the largest label that a dtype can hold; floats hold those of int64."""
     if dtype == torch.bool:
         return 0, 1
     if dtype.is_floating_point:  # converted to int64 before it reaches a backend

@@ -11,7 +11,9 @@ import torch
 from torch.utils.data import Dataset
 
 from fastsdm import _validate
+from fastsdm._distance_map import remember
 from fastsdm._sdm import signed_distance
+from fastsdm._settings import MapSettings
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 from fastsdm.data._patch_map import (
     ArraySource,
@@ -45,6 +47,15 @@ class VolumeLike(Protocol):
     @property
     def spacing(self) -> SpacingLike:
         """Voxel size: a number or one per spatial axis."""
+
+
+class MapLoss(Protocol):
+    """What a data set takes from a loss of :mod:`fastsdm.losses`."""
+
+    max_distance: float | None
+    convention: Convention
+    ignore_index: int | None
+    backend: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +113,10 @@ class PatchDataset(Dataset[dict[str, Any]]):
         context: see above.
         max_distance: maps are clamped to it; ``"halo"`` needs it.
         convention: as in :func:`fastsdm.signed_distance`.
+        ignore_index: as in :func:`fastsdm.signed_distance`: label of voxels that supervise nothing. As
+            ``pad_label`` too, padding is neither inside nor outside.
+        loss: a loss of :mod:`fastsdm.losses` whose ``max_distance``, ``convention``, ``ignore_index`` and
+            ``backend`` the maps are made with, instead of giving them here.
         augment: ``(image, labels, generator) -> (image, labels)``, of whole (padded) volumes, shapes kept;
             runs before the patch is cut, with a generator seeded by the position. The map is that of
             the labels it returns.
@@ -122,14 +137,23 @@ class PatchDataset(Dataset[dict[str, Any]]):
         classes: int | Sequence[int] | None,
         context: Context | None = "halo",
         max_distance: float | None = None,
-        convention: Convention = "kervadec",
+        convention: Convention | None = None,
+        ignore_index: int | None = None,
+        loss: MapLoss | None = None,
         augment: Augmentation | None = None,
         pad_label: int = 0,
         pad_value: float = 0.0,
         cached_maps: int = 4,
-        backend: str = "auto",
+        backend: str | None = None,
     ) -> None:
         self.size = checked_patch_size(size)
+        given = {
+            "max_distance": max_distance,
+            "convention": convention,
+            "ignore_index": ignore_index,
+            "backend": backend,
+        }
+        max_distance, convention, ignore_index, backend = _settings_for(loss, given)
         if context is not None:
             _validate.choice("context", context, get_args(Context))
         if context == "halo" and max_distance is None:
@@ -151,7 +175,21 @@ class PatchDataset(Dataset[dict[str, Any]]):
         _validate.spacing_values(torch.stack(rows))
         self._spacing: list[list[float]] = torch.stack(rows).tolist()
         self._context, self._max_distance, self._augment = context, max_distance, augment
-        self._options: dict[str, Any] = {"classes": classes, "convention": convention, "backend": backend}
+        self._options: dict[str, Any] = {
+            "classes": classes,
+            "convention": convention,
+            "ignore_index": ignore_index,
+            "backend": backend,
+        }
+        self._settings = MapSettings(
+            None if classes is None else tuple(_validate.class_values(classes, torch.int64)),
+            None,
+            convention,
+            # The map of a volume, or of a patch with its halo, knows better than any policy.
+            "zero" if context == "patch" else None,
+            None if max_distance is None else float(max_distance),
+            ignore_index,
+        )
         self._cached_maps = cached_maps
         self._maps: OrderedDict[int, torch.Tensor] = OrderedDict()
 
@@ -211,6 +249,9 @@ class PatchDataset(Dataset[dict[str, Any]]):
             )
         elif self._context == "patch":
             sample["distance_map"] = self._map(sample["label"], number, empty="zero")
+        if self._context is not None:
+            made = self._settings.with_spacing(self._spacing[number])
+            sample["distance_map"] = remember(sample["distance_map"], made)
         return sample
 
     def _augmented(
@@ -246,6 +287,30 @@ class PatchDataset(Dataset[dict[str, Any]]):
             max_distance=self._max_distance,
             **self._options,
         )
+
+
+def _settings_for(
+    loss: MapLoss | None, given: dict[str, Any]
+) -> tuple[float | None, Convention, int | None, str]:
+    """The settings of the maps: those given, or a loss's."""
+    if loss is not None:
+        loss = getattr(loss, "boundary", loss)  # of a RegionBoundaryLoss
+        if not all(hasattr(loss, name) for name in given):
+            raise TypeError(f"loss: must be one of fastsdm.losses, got {type(loss).__name__}")
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(
+                    f"{name}: must not be given beside loss, which brings its own; got {value!r}"
+                )
+        given = {name: getattr(loss, name) for name in given}
+    if given["ignore_index"] is not None:
+        given["ignore_index"] = _validate.integer("ignore_index", given["ignore_index"])
+    return (
+        given["max_distance"],
+        given["convention"] or "kervadec",
+        given["ignore_index"],
+        given["backend"] or "auto",
+    )
 
 
 def _check_volumes(volumes: object, ndim: int) -> None:

@@ -42,6 +42,7 @@ def signed_distance_patch(
     spacing: SpacingLike = 1.0,
     max_distance: float,
     convention: Convention = "kervadec",
+    ignore_index: int | None = None,
     dtype: object = None,
     backend: str = "auto",
 ) -> Any:
@@ -64,6 +65,7 @@ def signed_distance_patch(
         spacing: voxel size: a number, one per spatial axis, or one such row per patch.
         max_distance: the map is clamped to ``[-max_distance, max_distance]``; in the units of ``spacing``.
         convention: as in :func:`fastsdm.signed_distance`.
+        ignore_index: as in :func:`fastsdm.signed_distance`.
         dtype: as in :func:`fastsdm.signed_distance`.
         backend: as in :func:`fastsdm.signed_distance`.
 
@@ -103,6 +105,7 @@ def signed_distance_patch(
             spacing=[rows[i] for i in members],
             convention=convention,
             max_distance=max_distance,
+            ignore_index=ignore_index,
             dtype=dtype,
             backend=backend,
         )

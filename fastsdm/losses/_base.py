@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 
 from fastsdm import _validate
 from fastsdm._backends import registry
+from fastsdm._prefetch import Prefetched, start
+from fastsdm._settings import MapSettings, spacing_rows
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 from fastsdm.losses._map_settings import (
     Normalization,
@@ -19,6 +22,7 @@ from fastsdm.losses._map_settings import (
     check_options,
     check_spacing,
     normalized,
+    settings_of,
 )
 from fastsdm.losses._target import Target, check_classes, read_target, selected
 
@@ -41,6 +45,7 @@ class DistanceMapLoss(torch.nn.Module):
         classes: the channels that count, instead of what ``include_background`` says; K is their number.
             A softmax is over all channels still.
         spacing: voxel size, when ``forward`` is given none: a number, one per spatial axis, or ``[B, ndim]``.
+            None is that of a map that is handed in and knows it, else 1.
         convention: of the map, as in :func:`fastsdm.signed_distance`.
         empty: what an absent class, or one that fills the volume, weighs: ``"zero"`` (nothing: the other
             classes supervise these voxels), ``"max"``, ``"raise"``, or with ``max_distance`` also ``"inf"``.
@@ -66,7 +71,7 @@ class DistanceMapLoss(torch.nn.Module):
         batch: bool = False,
         *,
         classes: Sequence[int] | None = None,
-        spacing: SpacingLike = 1.0,
+        spacing: SpacingLike | None = None,
         convention: Convention = "kervadec",
         empty: EmptyPolicy = "zero",
         max_distance: float | None = None,
@@ -88,11 +93,12 @@ class DistanceMapLoss(torch.nn.Module):
         _validate.empty_policy(empty)
         _validate.max_distance(max_distance)
         check_options(empty, max_distance, normalize)
-        check_spacing(spacing)
+        if spacing is not None:
+            check_spacing(spacing)
         if backend != "auto":
             registry.get(backend)
-        if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
-            raise TypeError(f"ignore_index: must be None or an integer, got {ignore_index!r}")
+        if ignore_index is not None:
+            ignore_index = _validate.integer("ignore_index", ignore_index)
         self.include_background = include_background
         self.to_onehot_y = to_onehot_y
         self.sigmoid = sigmoid
@@ -147,11 +153,11 @@ class DistanceMapLoss(torch.nn.Module):
         """
         self._check_prediction(input)
         truth = self._truth(target, input.shape, input.device, ignore_mask)
-        spacing = self.spacing if spacing is None else spacing
+        spacing = self._spacing(spacing, settings_of(distance_map))
         if distance_map is None:
             maps = self._map_of(truth, spacing)
         else:
-            maps = self._adopted(distance_map, truth, input)
+            maps = self._adopted(distance_map, truth, input, spacing, ignore_mask is not None)
         if truth.ignored is not None:
             input = input.masked_fill(truth.ignored, 0)  # a factor of 0 would let NaN and infinity through
         return self._value(self._activated(input), truth, maps, spacing)
@@ -184,7 +190,68 @@ class DistanceMapLoss(torch.nn.Module):
         _validate.target_layout(target, spatial_dims + 1)
         shape = torch.Size((target.shape[0], channels, *target.shape[-spatial_dims:]))
         truth = self._truth(target, shape, target.device, ignore_mask)
-        return self._map_of(truth, self.spacing if spacing is None else spacing)
+        return self._map_of(truth, self._spacing(spacing, None))
+
+    def prefetch(
+        self,
+        target: torch.Tensor,
+        channels: int,
+        *,
+        spatial_dims: int = 3,
+        spacing: SpacingLike | None = None,
+        ignore_mask: torch.Tensor | None = None,
+    ) -> Prefetched[torch.Tensor]:
+        """Start the map that ``forward`` would compute, beside the forward pass of the network.
+
+        Args:
+            target: as in ``forward``.
+            channels: of the prediction.
+            spatial_dims: 2 or 3.
+            spacing: as in ``forward``.
+            ignore_mask: as in ``forward``.
+
+        Returns:
+            What ``forward`` takes as its ``distance_map``; see :func:`fastsdm.prefetch`.
+        """
+        spacing = self._spacing(spacing, None)
+        options: dict[str, Any] = {
+            "spatial_dims": spatial_dims,
+            "spacing": spacing,
+            "ignore_mask": ignore_mask,
+        }
+        settings = self.map_settings(channels, spacing, masked=ignore_mask is not None)
+        with_backend = partial(
+            self._target_map_by, registry.current_choice(self.backend), channels, **options
+        )
+        return start(with_backend, target, settings)
+
+    def map_settings(
+        self, channels: int, spacing: SpacingLike | None = None, *, masked: bool = False
+    ) -> MapSettings:
+        """How this loss makes its map.
+
+        Args:
+            channels: of the prediction.
+            spacing: voxel size; None leaves it open.
+            masked: whether voxels are ignored by a mask, too.
+        """
+        limit = None if self.max_distance is None else float(self.max_distance)
+        return MapSettings(
+            classes=None if channels == 1 else tuple(self._channels(channels)),
+            spacing=None if spacing is None else spacing_rows(spacing),
+            convention=self.convention,
+            empty=self.empty,
+            max_distance=limit,
+            ignore_index=self.ignore_index,
+            ignore_mask=masked,
+        )
+
+    def _target_map_by(
+        self, backend: str, channels: int, target: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        # The worker thread does not see what `use_backend` chose in this one.
+        with registry.use_backend(backend):
+            return self.target_map(target, channels, **options)
 
     def _value(
         self, prediction: torch.Tensor, truth: Target, maps: torch.Tensor, spacing: SpacingLike
@@ -205,24 +272,32 @@ class DistanceMapLoss(torch.nn.Module):
             ignore_mask=ignore_mask,
         )
 
+    def _spacing(self, given: SpacingLike | None, known: MapSettings | None) -> SpacingLike:
+        """The voxel size of a call: its own, the loss's, that of a map which knows it, or 1."""
+        if given is not None:
+            return given
+        if self.spacing is not None:
+            return self.spacing
+        return 1.0 if known is None or known.spacing is None else known.spacing_like()
+
     def _map_of(self, truth: Target, spacing: SpacingLike) -> torch.Tensor:
-        maps = truth.signed_distance(
-            spacing=spacing,
-            convention=self.convention,
-            empty=self.empty,
-            max_distance=self.max_distance,
-            backend=self.backend,
-        )
+        maps = truth.signed_distance(self.map_settings(1), spacing, self.backend)
         return normalized(maps, self.normalize)
 
-    def _adopted(self, handed: torch.Tensor | PendingMap, truth: Target, input: torch.Tensor) -> torch.Tensor:
+    def _adopted(
+        self,
+        handed: torch.Tensor | PendingMap,
+        truth: Target,
+        input: torch.Tensor,
+        spacing: SpacingLike,
+        masked: bool,
+    ) -> torch.Tensor:
         maps = adopted(
             handed,
             input.shape,
             input.device,
             channels=self._channels(input.shape[1]),
-            empty=self.empty,
-            max_distance=self.max_distance,
+            settings=self.map_settings(input.shape[1], spacing, masked=masked),
         )
         if truth.ignored is not None:
             maps = maps.masked_fill(truth.ignored, 0)

@@ -10,8 +10,9 @@ import torch
 
 from fastsdm import _validate
 from fastsdm._arrays import as_tensor
+from fastsdm._prefetch import Prefetched
 from fastsdm._types import SpacingLike
-from fastsdm.losses._map_settings import PendingMap
+from fastsdm.losses._map_settings import PendingMap, settings_of
 from fastsdm.schedules import Constant, Schedule
 
 
@@ -51,9 +52,14 @@ class RegionBoundaryLoss(torch.nn.Module):
         self.schedule = schedule
 
     @property
-    def spacing(self) -> SpacingLike:
+    def spacing(self) -> SpacingLike | None:
         """The boundary loss's spacing, when ``forward`` is given none."""
         return self.boundary.spacing
+
+    def prefetch(self, target: torch.Tensor, channels: int, **options: Any) -> Prefetched[torch.Tensor]:
+        """Start the boundary loss's map; see :meth:`fastsdm.losses.BoundaryLoss.prefetch`."""
+        start: Callable[..., Prefetched[torch.Tensor]] = self.boundary.prefetch  # type: ignore[assignment]
+        return start(target, channels, **options)
 
     def extra_repr(self) -> str:
         """The schedule, and the region loss where it is no module (a module is listed by itself)."""
@@ -166,6 +172,9 @@ class DeepSupervision(torch.nn.Module):
             raise ValueError(f"distance_map: must be one per output ({levels}), got {len(maps)}")
         finest = input[0].shape[2:]
         spacing = self.loss.spacing if spacing is None else spacing
+        if spacing is None:
+            known = settings_of(maps[0])
+            spacing = 1.0 if known is None or known.spacing is None else known.spacing_like()
         steps = _validate.spacing_rows(spacing, input[0].shape[:1], len(finest))
         terms = [
             weight

@@ -11,7 +11,7 @@ from torch.nn.functional import mse_loss
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 from fastsdm.losses._base import Activation, DistanceMapLoss, voxel_mean
 from fastsdm.losses._map_settings import Normalization, normalized
-from fastsdm.losses._target import Target, signed_distance_of_masks
+from fastsdm.losses._target import Target, map_of_masks
 
 
 class HausdorffDTLoss(DistanceMapLoss):
@@ -60,7 +60,7 @@ class HausdorffDTLoss(DistanceMapLoss):
         *,
         one_sided: bool = False,
         classes: Sequence[int] | None = None,
-        spacing: SpacingLike = 1.0,
+        spacing: SpacingLike | None = None,
         convention: Convention = "plain",
         empty: EmptyPolicy = "zero",
         max_distance: float | None = None,
@@ -113,15 +113,7 @@ class HausdorffDTLoss(DistanceMapLoss):
         inside = prediction.detach() > 0.5
         if truth.ignored is not None:
             inside = inside & ~truth.ignored
-        maps = signed_distance_of_masks(
-            inside,
-            truth.ignored,
-            spacing=spacing,
-            convention=self.convention,
-            empty=self.empty,
-            max_distance=self.max_distance,
-            backend=self.backend,
-        )
+        maps = map_of_masks(inside, truth.ignored, self.map_settings(1), spacing, self.backend)
         return normalized(maps, self.normalize)
 
 

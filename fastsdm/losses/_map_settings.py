@@ -9,6 +9,8 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 
 from fastsdm import _validate
+from fastsdm._distance_map import forget
+from fastsdm._settings import MapSettings
 from fastsdm._types import EmptyPolicy, SpacingLike
 from fastsdm.losses._target import selected
 
@@ -50,8 +52,7 @@ def adopted(
     device: torch.device,
     *,
     channels: Sequence[int],
-    empty: EmptyPolicy,
-    max_distance: float | None,
+    settings: MapSettings,
 ) -> torch.Tensor:
     """A map that the caller made, checked and cut to the channels the loss looks at.
 
@@ -60,14 +61,21 @@ def adopted(
         shape: the prediction's, ``[B, C, *S]``.
         device: the prediction's.
         channels: those the loss looks at.
-        empty: with ``"zero"``, infinities of absent classes read 0 ...
-        max_distance: ... with another policy this, where it is set.
+        settings: of the loss. Infinities of absent classes read 0 under ``empty="zero"``, else
+            ``max_distance`` where it is set.
 
     Raises:
         TypeError: neither a tensor nor the promise of one; booleans or complex numbers.
-        ValueError: a shape or device that does not fit the prediction's.
+        ValueError: a shape or device that does not fit the prediction's, or a map that was made with other
+            settings than the loss's.
     """
     maps = handed if isinstance(handed, torch.Tensor) else _result(handed)
+    known = settings_of(handed)
+    if known is not None:
+        _check_same(known, settings, channels, shape[1])
+        maps = forget(maps)
+    if maps.ndim == len(shape) + 1 and maps.shape[1] == 1:
+        maps = maps.squeeze(1)  # of a target [B, 1, *S]
     wanted = (shape[0], len(channels), *shape[2:])
     if tuple(maps.shape) == tuple(shape):
         maps = selected(maps, channels)
@@ -80,8 +88,28 @@ def adopted(
     maps = maps.detach()
     if maps.dtype not in (torch.float32, torch.float64):
         maps = maps.float()  # squares and sums of distances are beyond what float16 holds
-    fill = 0.0 if empty == "zero" else max_distance
+    fill = 0.0 if settings.empty == "zero" else settings.max_distance
     return maps if fill is None else maps.nan_to_num(nan=math.nan, posinf=fill, neginf=-fill)
+
+
+def settings_of(handed: object) -> MapSettings | None:
+    """How a map was made, where it knows."""
+    known = getattr(handed, "settings", None)
+    return known if isinstance(known, MapSettings) else None
+
+
+def _check_same(known: MapSettings, wanted: MapSettings, channels: Sequence[int], count: int) -> None:
+    difference = known.difference(wanted)
+    if difference is None:
+        held = None if known.classes is None else list(known.classes)
+        fits = count == 1 if held is None else held in (list(channels), list(range(count)))
+        if not fits:
+            difference = f"classes={held}, not classes={list(channels)}"
+    if difference is not None:
+        raise ValueError(
+            f"distance_map: was made with {difference} as the loss needs; make it with loss.prefetch(...) or "
+            "the same settings"
+        )
 
 
 def normalized(maps: torch.Tensor, how: Normalization | None) -> torch.Tensor:

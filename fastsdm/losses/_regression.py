@@ -54,7 +54,7 @@ class SDMRegressionLoss(DistanceMapLoss):
         batch: bool = False,
         *,
         classes: Sequence[int] | None = None,
-        spacing: SpacingLike = 1.0,
+        spacing: SpacingLike | None = None,
         convention: Convention = "kervadec",
         empty: EmptyPolicy = "zero",
         max_distance: float | None = None,

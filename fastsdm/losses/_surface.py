@@ -61,7 +61,7 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
         *,
         class_weights: Sequence[float] | None = None,
         classes: Sequence[int] | None = None,
-        spacing: SpacingLike = 1.0,
+        spacing: SpacingLike | None = None,
         convention: Convention = "kervadec",
         empty: EmptyPolicy = "zero",
         max_distance: float | None = None,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 
+from fastsdm import _validate
 from fastsdm._arrays import as_tensor
-from fastsdm._sdm import signed_distance
+from fastsdm._sdm import equal_labels, signed_distance, signed_distance_of_masks
+from fastsdm._settings import MapSettings
+from fastsdm._types import SpacingLike
 
 _ROUNDING = 1e-3  # by which interpolated probabilities may miss [0, 1]
 
@@ -44,29 +46,47 @@ class Target:
         soft = self.values.to(dtype)
         return soft if self.ignored is None else soft.masked_fill(self.ignored, 0)
 
-    def signed_distance(self, **options: Any) -> torch.Tensor:
+    def signed_distance(self, settings: MapSettings, spacing: SpacingLike, backend: str) -> torch.Tensor:
         """The map ``[B, K, *S]``, as :func:`fastsdm.signed_distance` makes it; 0 at ignored voxels."""
-        if self.classes is not None and self.ignored is None:
-            ndim = self.values.ndim - 1
-            return signed_distance(self.values, classes=self.classes, spatial_dims=ndim, **options)
-        return signed_distance_of_masks(self.masks(), self.ignored, **options)
+        if self.ignored is not None or self.classes is None:
+            return map_of_masks(self.masks(), self.ignored, settings, spacing, backend)
+        return signed_distance(
+            self.values,
+            classes=self.classes,
+            spatial_dims=self.values.ndim - 1,
+            spacing=spacing,
+            convention=settings.convention,  # type: ignore[arg-type]  # a loss checks its settings when made
+            empty=settings.empty,  # type: ignore[arg-type]
+            max_distance=settings.max_distance,
+            backend=backend,
+        )
 
 
-def signed_distance_of_masks(
-    masks: torch.Tensor, ignored: torch.Tensor | None, **options: Any
+def map_of_masks(
+    masks: torch.Tensor,
+    ignored: torch.Tensor | None,
+    settings: MapSettings,
+    spacing: SpacingLike,
+    backend: str,
 ) -> torch.Tensor:
-    """The map ``[B, K, *S]`` of bool masks ``[B, K, *S]``; ignored voxels are no source of distance.
-
-    An ignored voxel is neither inside nor outside. So outside of a class the distance runs to its nearest
-    voxel, and inside of it to the nearest voxel known to be outside: two maps, one with the ignored voxels
-    counted as outside and one with them counted as inside, of which each is right in one of the phases.
-    """
+    """The map ``[B, K, *S]`` of bool masks ``[B, K, *S]``; ignored voxels are no source of distance."""
     ndim = masks.ndim - 2
     if ignored is None:
-        return signed_distance(masks, spatial_dims=ndim, **options)
-    both = torch.stack([masks, masks | ignored], dim=1)
-    outside, inside = signed_distance(both, spatial_dims=ndim, **options).unbind(dim=1)
-    return torch.where(masks, inside, outside).masked_fill_(ignored, 0)
+        return signed_distance(
+            masks,
+            spatial_dims=ndim,
+            spacing=spacing,
+            convention=settings.convention,  # type: ignore[arg-type]
+            empty=settings.empty,  # type: ignore[arg-type]
+            max_distance=settings.max_distance,
+            backend=backend,
+        )
+    rows = _validate.spacing_rows(spacing, masks.shape[:1], ndim)
+    assert settings.empty is not None
+    limit = settings.max_distance
+    return signed_distance_of_masks(
+        masks, ignored, rows, settings.convention, settings.empty, limit, torch.float32, backend
+    )
 
 
 def read_target(
@@ -108,7 +128,7 @@ def read_target(
             f"ignore_index: needs a label map; got ignore_index={ignore_index} and a target with one channel "
             f"per class, shape {tuple(values.shape)}: pass an ignore_mask instead"
         )
-    ignored = None if ignore_index is None else _equal(values, ignore_index)
+    ignored = None if ignore_index is None else equal_labels(values, ignore_index)
     if ignore_mask is not None:
         marked = _fitting("ignore_mask", ignore_mask, shape, device) != 0
         if marked.shape[1] != 1:
@@ -173,10 +193,3 @@ def _check_probabilities(masks: torch.Tensor, ignored: torch.Tensor | None) -> N
     for extreme in (extreme.item() for extreme in counted.aminmax()):
         if not -_ROUNDING <= extreme <= 1 + _ROUNDING:  # NaN is both extremes
             raise ValueError(f"target: float channels must hold values from 0 to 1, got {extreme!r}")
-
-
-def _equal(labels: torch.Tensor, value: int) -> torch.Tensor:
-    # Comparing wraps the value into the labels' type: -1 would find 255 in a uint8 map.
-    if not labels.is_floating_point() and torch.tensor(value).to(labels.dtype).item() != value:
-        return torch.zeros_like(labels, dtype=torch.bool)
-    return labels == value

@@ -1,0 +1,134 @@
+"""The settings of a distance map as one thing: handed on together, and remembered by the maps they made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+
+import torch
+
+from fastsdm import _validate
+from fastsdm._types import Convention, EmptyPolicy, SpacingLike
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: One row for all samples, or one per sample.
+Rows: TypeAlias = "tuple[tuple[float, ...], ...]"
+#: By how much two voxel sizes may differ and count as the same: float32 files and tensors hold the same one.
+_SAME_SPACING = 1e-6
+
+
+class MapOptions(TypedDict, total=False):
+    """Keywords of :func:`fastsdm.signed_distance`, for functions that pass them through."""
+
+    classes: int | Sequence[int] | None
+    spatial_dims: int
+    spacing: SpacingLike
+    convention: Convention
+    empty: EmptyPolicy
+    max_distance: float | None
+    ignore_index: int | None
+    dtype: object
+    backend: str
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """How a map is made, or was made.
+
+    Attributes:
+        classes: label values; None for a mask.
+        spacing: voxel size, one row for all samples or one per sample; None where each call brings its own.
+        convention: as in :func:`fastsdm.signed_distance`.
+        empty: as there; None for a map that knows more than its volume, such as a patch's.
+        max_distance: as there.
+        ignore_index: as there.
+        ignore_mask: whether further voxels were ignored by a mask.
+    """
+
+    classes: tuple[int, ...] | None
+    spacing: Rows | None
+    convention: str
+    empty: str | None
+    max_distance: float | None
+    ignore_index: int | None = None
+    ignore_mask: bool = False
+
+    @classmethod
+    def of(cls, options: MapOptions, labels_dtype: torch.dtype = torch.int64) -> MapSettings:
+        """The settings that keywords of :func:`fastsdm.signed_distance` stand for; checks their values."""
+        classes, spacing = options.get("classes"), options.get("spacing", 1.0)
+        values = None if classes is None else tuple(_validate.class_values(classes, labels_dtype))
+        limit = options.get("max_distance")
+        return cls(
+            values,
+            spacing_rows(spacing),
+            options.get("convention", "kervadec"),
+            options.get("empty", "inf"),
+            None if limit is None else float(limit),
+            options.get("ignore_index"),
+        )
+
+    def spacing_like(self) -> SpacingLike:
+        """The voxel size as an argument: a number, one per axis, or one row per sample."""
+        return _shown(self.spacing)
+
+    def with_spacing(self, spacing: SpacingLike) -> Self:
+        """The same with that voxel size."""
+        return replace(self, spacing=spacing_rows(spacing))
+
+    def difference(self, wanted: MapSettings) -> str | None:
+        """Name the first setting that makes other values than ``wanted``, with both; None if none does.
+
+        Args:
+            wanted: what a loss needs. Its classes are not compared: the map's shape says which it holds.
+        """
+        pairs: list[tuple[str, Any, Any]] = [
+            (name, getattr(self, name), getattr(wanted, name))
+            for name in ("convention", "max_distance", "ignore_index", "ignore_mask")
+        ]
+        if not _same_rows(self.spacing, wanted.spacing):
+            pairs.append(("spacing", _shown(self.spacing), _shown(wanted.spacing)))
+        if not self._same_empty(wanted):
+            pairs.append(("empty", self.empty, wanted.empty))
+        return next(
+            (f"{name}={mine!r}, not {name}={other!r}" for name, mine, other in pairs if mine != other), None
+        )
+
+    def _same_empty(self, wanted: MapSettings) -> bool:
+        if self.empty is None or self.empty == wanted.empty:
+            return True
+        if self.max_distance is not None:  # the clamp makes the two the same
+            return {self.empty, wanted.empty} == {"inf", "max"}
+        # A loss reads the infinities of a map that is handed in as its policy "zero" says.
+        return self.empty == "inf" and wanted.empty == "zero"
+
+
+def spacing_rows(spacing: SpacingLike) -> Rows:
+    """The voxel size as rows of numbers: ``((1.0,),)`` for one number, else one row, or one per sample."""
+    tensor = _validate.spacing_tensor(spacing)
+    return tuple(map(tuple, tensor.reshape(-1, tensor.shape[-1] if tensor.ndim else 1).tolist()))
+
+
+def _same_rows(one: Rows | None, other: Rows | None) -> bool:
+    if one is None or other is None or one == other:
+        return True
+    count = max(len(one), len(other))
+    if {len(one), len(other)} - {1, count}:
+        return False
+    for a, b in zip(one * (count // len(one)), other * (count // len(other)), strict=True):
+        length = max(len(a), len(b))
+        if {len(a), len(b)} - {1, length}:
+            return False
+        pairs = zip(a * (length // len(a)), b * (length // len(b)), strict=True)
+        if any(abs(x - y) > _SAME_SPACING * max(x, y) for x, y in pairs):
+            return False
+    return True
+
+
+def _shown(rows: Rows | None) -> Any:
+    if rows is None or len(rows) > 1:
+        return rows
+    return rows[0] if len(rows[0]) > 1 else rows[0][0]
