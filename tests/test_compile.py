@@ -56,6 +56,7 @@ def value_and_gradient(run, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     spacing = 0.5 + torch.rand(2, 3, dtype=torch.float64, generator=generator)
     value = run(logits, labels(seed), spacing)
     value.backward()
+    assert logits.grad is not None
     return value.detach(), logits.grad
 
 

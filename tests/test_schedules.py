@@ -13,7 +13,7 @@ from fastsdm.schedules import Constant, Increase, Rebalance, Schedule
 def course(schedule: Schedule, steps: int) -> list[tuple[float, float]]:
     weights = []
     for _ in range(steps):
-        weights.append(tuple(schedule.weights))
+        weights.append((schedule.weights.region, schedule.weights.boundary))
         schedule.step()
     return weights
 

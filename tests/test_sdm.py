@@ -167,9 +167,9 @@ def test_strided_inputs() -> None:
         expected = fastsdm.signed_distance(np.ascontiguousarray(view).astype(np.int64), classes=3)
         np.testing.assert_array_equal(fastsdm.signed_distance(view, classes=3), expected)
     tensor = torch.from_numpy(labels)
-    for view in (tensor.permute(2, 0, 1), tensor[:, ::2], tensor[:, :1].expand(-1, 9, -1)):
-        expected = fastsdm.signed_distance(view.contiguous(), classes=3)
-        assert torch.equal(fastsdm.signed_distance(view, classes=3), expected)
+    for strided in (tensor.permute(2, 0, 1), tensor[:, ::2], tensor[:, :1].expand(-1, 9, -1)):
+        maps = fastsdm.signed_distance(strided.contiguous(), classes=3)
+        assert torch.equal(fastsdm.signed_distance(strided, classes=3), maps)
 
 
 def test_read_only_arrays_are_read_in_place_and_left_alone() -> None:

@@ -12,6 +12,7 @@ import math
 import sys
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,8 +36,7 @@ class NumpyStandIn:
         self.calls: list[dict] = []
         self.allocator: SimpleNamespace | None = None
         self.cupy = ModuleType("cupy")
-        self.cupy.from_dlpack = np.from_dlpack
-        self.cupy.cuda = SimpleNamespace(
+        cuda = SimpleNamespace(
             Device=lambda index: self.entered(f"device {index}"),
             Stream=SimpleNamespace(from_external=lambda stream: self.entered(f"stream of {stream}")),
             ExternalStream=lambda pointer: self.entered(f"stream {pointer}"),
@@ -44,6 +44,7 @@ class NumpyStandIn:
             using_allocator=self.using_allocator,
             runtime=SimpleNamespace(runtimeGetVersion=lambda: runtime_version),
         )
+        vars(self.cupy).update(from_dlpack=np.from_dlpack, cuda=cuda)
 
     @contextmanager
     def entered(self, what: str):
@@ -84,7 +85,7 @@ def stand_in(monkeypatch) -> NumpyStandIn:
     stand_in = NumpyStandIn()
     monkeypatch.setitem(sys.modules, "cupy", stand_in.cupy)
     for name in MODULES.values():
-        module = ModuleType(name)
+        module: Any = ModuleType(name)
         module.distance_transform_edt = stand_in.distance_transform_edt
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: TorchStreamWithProtocol())

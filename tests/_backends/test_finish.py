@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from fastsdm import _conventions, testing
 from fastsdm._backends import registry
 from fastsdm._backends.contract import FusedBackend
 
-native = registry.get("native")
+native: Any = registry.get("native")
 
 
 def isas() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,13 +111,13 @@ def test_a_c_compiler_is_asked_for(monkeypatch) -> None:
     device = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(triton_launcher.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
     assert "install gcc or clang" in str(triton_launcher.BACKEND.unavailable(device))
     monkeypatch.setenv("CC", "mycc")
     assert triton_launcher.BACKEND.unavailable(device) is None
     monkeypatch.delenv("CC")
-    monkeypatch.setattr(triton_launcher.shutil, "which", lambda name: "there" if name == "clang" else None)
+    monkeypatch.setattr(shutil, "which", lambda name: "there" if name == "clang" else None)
     assert triton_launcher.BACKEND.unavailable(device) is None
 
 

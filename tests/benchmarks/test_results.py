@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 
 import pytest
@@ -12,7 +13,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import benchmarks.__main__ as command
-import benchmarks.measure.results
 from benchmarks.measure.environment import environment
 from benchmarks.measure.gate import ErrorHistogram
 from benchmarks.measure.losses import LossRow
@@ -221,7 +221,7 @@ def test_broken_off_save_leaves_the_old_file(results, tmp_path, monkeypatch):
     def power_cut(*_):
         raise OSError("power cut")
 
-    monkeypatch.setattr(benchmarks.measure.results.os, "replace", power_cut)
+    monkeypatch.setattr(os, "replace", power_cut)
     with pytest.raises(OSError, match="power cut"):
         save(dataclasses.replace(results, command="another"), path)
     assert load(path) == results

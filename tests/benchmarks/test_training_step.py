@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def test_a_step_that_runs_once_has_its_map_as_well(work):
 
 
 def test_a_variant_with_another_loss_is_refused(work, monkeypatch):
-    truth = training_step.step_variants(CPU, training_step.CLASSES)
+    truth = step_variants.step_variants(CPU, training_step.CLASSES)
     wrong = lambda watch: Variant(watch, lambda logits, labels, begun: logits.mean() + 7)  # noqa: E731
     monkeypatch.setattr(training_step, "step_variants", lambda *_: {**truth, "wrong": wrong})
     with pytest.raises(WrongLossError, match="wrong: boundary loss"):
@@ -49,7 +51,7 @@ def test_stopwatch_sums_the_calls_of_a_step(monkeypatch):
         now += seconds
         return "done"
 
-    monkeypatch.setattr(step_variants.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
     watch = Stopwatch(CPU)
     timed = watch.around(work_for)
     timed(64.0)  # before the first step: not wanted

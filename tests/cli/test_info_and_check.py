@@ -90,6 +90,8 @@ class Impostor:
 class HushedImpostor(Impostor):
     """Does so only after its own attempt at another's help failed, and says nothing."""
 
+    answers: list[np.ndarray]
+
     def signed_distance(self, labels, classes, spacing, max_distance):
         try:
             return super().signed_distance(labels, classes, spacing, max_distance)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import fastsdm
-from fastsdm.cli import volumes
 
 AFFINE = np.array([[-0.8, 0, 0, 12], [0, 0.6, 0, -7], [0, 0, 3.0, 5], [0, 0, 0, 1]])
 SPACING = (0.8, 0.6, 3.0)
@@ -149,7 +148,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         file.write(b"half")
         raise error
 
-    monkeypatch.setattr(volumes.np, "save", save_half)
+    monkeypatch.setattr(np, "save", save_half)
     done = command("map", npy, out, "--force")
     assert done.exit_code != 0
     assert isinstance(error, KeyboardInterrupt) or "disk full" in done.stderr

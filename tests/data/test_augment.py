@@ -27,7 +27,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def ball(shape: tuple[int, ...], radius: float, spacing: tuple[float, ...]) -> torch.Tensor:
     axes = [(torch.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
-    return sum(axis**2 for axis in torch.meshgrid(*axes, indexing="ij")) < radius**2
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0) < radius**2
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -151,13 +151,15 @@ def test_elastic_deformation_is_smooth_and_does_not_fold() -> None:
 def test_the_halo_surrounds_the_labels_of_the_patch(ndim: int, halo: int | tuple[int, ...]) -> None:
     """Rigid motion, for an elastic one draws more control points where the block is larger."""
     image, labels = volumes(ndim)
-    settings = {"size": (7, 6, 5)[:ndim], "elastic": 0.0}
-    patch, inner = random_affine_elastic(image, labels, generator=seeded(), **settings)
-    same_patch, outer = random_affine_elastic(image, labels, halo=halo, generator=seeded(), **settings)
+    size = (7, 6, 5)[:ndim]
+    patch, inner = random_affine_elastic(image, labels, size=size, elastic=0.0, generator=seeded())
+    same_patch, outer = random_affine_elastic(
+        image, labels, size=size, elastic=0.0, halo=halo, generator=seeded()
+    )
     assert torch.equal(same_patch, patch)
     margins = [halo] * ndim if isinstance(halo, int) else halo
-    assert list(outer.shape[1:]) == [n + 2 * m for n, m in zip(settings["size"], margins, strict=True)]
-    middle = tuple(slice(m, m + n) for n, m in zip(settings["size"], margins, strict=True))
+    assert list(outer.shape[1:]) == [n + 2 * m for n, m in zip(size, margins, strict=True)]
+    middle = tuple(slice(m, m + n) for n, m in zip(size, margins, strict=True))
     assert torch.equal(outer[(slice(None), *middle)], inner)
 
 

@@ -103,7 +103,7 @@ def test_patches_do_not_share_memory_with_the_volumes_or_the_cache() -> None:
 def test_whole_maps_are_kept(monkeypatch, cached, computed) -> None:
     held = [Volume(v, v) for v in (testing.noise((8, 8, 8), seed=seed) for seed in range(3))]
     calls = []
-    original = fastsdm.data._patch_dataset.signed_distance
+    original = fastsdm.signed_distance
 
     def counted(labels, **options):
         calls.append(labels)

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 import typer
-from click.testing import Result
 from matplotlib.image import imread
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import fastsdm
 from examples.demo import __main__ as demo_module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tests.losses.cases import label_map, logits, one_hot
 
 monai_losses = pytest.importorskip("monai.losses")
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "sigmoid": {"sigmoid": True},
     "softmax": {"softmax": True},
@@ -28,7 +29,7 @@ GRID = list(
 @pytest.mark.filterwarnings("ignore:single channel prediction:UserWarning")
 def test_values_gradients_and_shapes_equal(name: str, activation: str) -> None:
     for ndim, channels, include_background, to_onehot_y, reduction, batch in GRID:
-        arguments = {
+        arguments: dict[str, Any] = {
             "include_background": include_background,
             "to_onehot_y": to_onehot_y,
             "reduction": reduction,
