@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +25,34 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+def _poisoned(make: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(make)
+    def empty(*args: Any, **kwargs: Any) -> Any:
+        made = make(*args, **kwargs)
+        if isinstance(made, torch.Tensor):
+            if made.dtype.is_floating_point:
+                made.detach().fill_(math.nan)
+            elif made.dtype is not torch.bool and not made.dtype.is_complex:
+                made.fill_(torch.iinfo(made.dtype).max)
+        elif made.dtype.kind in "fc":
+            made.fill(math.nan)
+        elif made.dtype.kind in "iu":
+            made.fill(np.iinfo(made.dtype).max)
+        return made
+
+    return empty
+
+
+@pytest.fixture(scope="session", autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """Fill fresh memory with NaN or the largest integer, so that a voxel which no kernel wrote is seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (torch, np):
+            for name in ("empty", "empty_like"):
+                patch.setattr(module, name, _poisoned(getattr(module, name)))
+        yield
 
 
 @dataclass(frozen=True)
@@ -53,7 +85,7 @@ class BackendUnderTest:
         return maps.cpu().numpy()
 
 
-def _backends_under_test() -> list:
+def _backends_under_test() -> list[Any]:
     on_cpu = ["native", "scipy", "torch"]
     if os.environ.get("TRITON_INTERPRET") == "1":
         on_cpu = ["triton"]
