@@ -9,6 +9,8 @@ import torch
 
 from fastsdm import _validate
 
+__all__ = ["Constant", "Increase", "Rebalance", "Schedule", "Shape", "Weights"]
+
 Shape: TypeAlias = Literal["linear", "cosine"]
 
 

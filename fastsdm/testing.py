@@ -12,6 +12,25 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import ndimage
 
+__all__ = [
+    "APPROXIMATE",
+    "EXACT",
+    "ROUNDING",
+    "Agreement",
+    "Array",
+    "Case",
+    "Tolerance",
+    "agreement",
+    "blobs",
+    "checkerboard",
+    "hard_cases",
+    "noise",
+    "one_voxel",
+    "reference_signed_distance",
+    "shells",
+    "vessels",
+]
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 

@@ -44,7 +44,9 @@ def exported_names(statement: ast.stmt) -> set[str]:
 
 def listed_names(tree: ast.Module) -> list[str] | None:
     for statement in tree.body:
-        if isinstance(statement, ast.Assign) and assigned_names(statement) == {"__all__"}:
+        if assigned_names(statement) == {"__all__"}:
+            assert isinstance(statement, ast.Assign | ast.AnnAssign)
+            assert statement.value is not None
             return list(ast.literal_eval(statement.value))
     return None
 

@@ -1,1 +1,3 @@
 """Pieces for frameworks, one module each: import the one of yours."""
+
+__all__: list[str] = []

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.autograd import DeviceType  # type: ignore[attr-defined]  # torch.autograd has no __all__
+from torch.autograd import DeviceType
 
 from fastsdm import testing
 from fastsdm._backends.triton_launcher import BACKEND

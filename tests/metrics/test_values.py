@@ -107,7 +107,7 @@ def test_values_between_voxels_are_those_of_deepmind(spacing) -> None:
     )
     swapped = metrics.compute_average_surface_distance(*masks[::-1], **options).item()
     assert swapped == pytest.approx(to_prediction, rel=1e-5)
-    got = metrics.compute_surface_dice(*masks, [1.0], **options).item()
+    got = metrics.compute_surface_dice(masks[0], masks[1], [1.0], **options).item()
     assert got == pytest.approx(surface_distance.compute_surface_dice_at_tolerance(theirs, 1.0), rel=1e-5)
 
 
