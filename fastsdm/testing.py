@@ -26,6 +26,8 @@ __all__ = [
     "hard_cases",
     "noise",
     "one_voxel",
+    "published_map",
+    "published_maps",
     "reference_signed_distance",
     "shells",
     "vessels",
