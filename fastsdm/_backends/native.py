@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -137,7 +138,7 @@ class NativeBackend:
             both_sides=finish.both_sides,
             missing=_per_sample(finish.missing, batch),
             limit=finish.limit,
-            first=(*(0 for _ in flat), *start),
+            first=cast("tuple[int, int, int]", (*(0 for _ in flat), *start)),
             threads=torch.get_num_threads() if threads is None else threads,
             isa=isa,
         )
