@@ -21,5 +21,5 @@ def main() -> None:
             raise
         sys.exit(
             f"fastsdm: this command needs the package {package}, which is not installed; "
-            'install it with: pip install "fastsdm[cli]"'
+            "install it, in a checkout of fastsdm, with: pip install '.[cli]'"
         )

@@ -96,6 +96,6 @@ def _nibabel() -> Any:
 def _missing(package: str) -> ModuleNotFoundError:
     return ModuleNotFoundError(
         f"mni_icbm152: needs the package {package}, which is not installed; "
-        'install it with: pip install "fastsdm[demo]"',
+        "install it, in a checkout of fastsdm, with: pip install '.[demo]'",
         name=package,
     )

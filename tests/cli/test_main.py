@@ -29,7 +29,7 @@ def test_a_missing_package_is_one_line_with_the_install_command(package: str, np
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert f"needs the package {package}" in done.stderr
-    assert 'pip install "fastsdm[cli]"' in done.stderr
+    assert "pip install '.[cli]'" in done.stderr
 
 
 def test_another_missing_module_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_a_missing_package_names_the_extra(package: str, monkeypatch: pytest.Mon
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     else:
         monkeypatch.setitem(sys.modules, "nibabel", None)
-    with pytest.raises(ModuleNotFoundError, match=rf'{package}.*pip install "fastsdm\[demo\]"') as caught:
+    with pytest.raises(ModuleNotFoundError, match=rf"{package}.*pip install '\.\[demo\]'") as caught:
         mni_icbm152()
     assert caught.value.name == package
 

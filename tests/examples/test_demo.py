@@ -96,7 +96,7 @@ def test_a_missing_data_package_is_one_line(command, tmp_path: Path, monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     done = command("--out", tmp_path)
     assert done.exit_code == 1
-    assert 'pip install "fastsdm[demo]"' in done.stderr
+    assert "pip install '.[demo]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
