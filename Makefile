@@ -18,7 +18,7 @@ GPU_PYTHON := $(if $(HERE),$(PYTHON),$(BIN)/python)
 WITHOUT_GPU := benchmarks cli examples integrations _backends/test_native.py data/test_mni.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-integrations check fix bench gpu sanitize clean
+.PHONY: help install demo test quick test-integrations check fix docs dist bench gpu sanitize clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -42,6 +42,9 @@ demo: $(STAMP)  ## the main job on a real volume: times, a short training, a fig
 test: $(STAMP)  ## the test suite
 	$(BIN)/python -m pytest -m "not gpu" -n 2 --ignore tests/integrations
 
+quick: $(STAMP)  ## the tests but for the slow ones and whole programs
+	$(BIN)/python -m pytest -m "not gpu and not slow and not integration" -n 2 --ignore tests/integrations
+
 test-integrations: $(STAMP)  ## the integrations in real runs of MONAI, TorchIO, nnU-Net and Lightning
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/integrations
 
@@ -63,6 +66,12 @@ check: $(STAMP)  ## ruff, mypy --strict, import-linter
 fix: $(STAMP)  ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## the documentation as a site, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: $(STAMP)  ## wheel and sdist, into build/dist, each tried in an environment of its own
+	PYTHON=$(PYTHON) .ci/dist $(CURDIR)/$(BIN)
 
 # Without site the editable install stays out of the way and the sanitized one is found first.
 sanitize: $(STAMP)  ## the native backend's tests with its kernel built under ASan and UBSan

@@ -1,0 +1,101 @@
+"""What the site adds to the pages: examples, results and the project's own pages, and a check of the API.
+
+Pages link to files of the repository (`../examples/train.py`), so that the links work wherever it is browsed.
+The site has a page for each of those files, and the links are turned towards it.
+"""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import re
+from pathlib import Path
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "README.md": "index.md"}
+LINK = re.compile(r"(\]\()([^)\s#]+)")
+
+
+ROLE = re.compile(r":(?:attr|class|func|meth|mod):(`[^`]+`)")
+
+
+class PlainRoles(griffe.Extension):
+    """Show the cross-references of docstrings (``:func:`name` ``) as the names they hold."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: object) -> None:
+        """Rewrite one object's docstring."""
+        if obj.docstring:
+            obj.docstring.value = ROLE.sub(r"\1", obj.docstring.value)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add a page for every example, every benchmark's result and the project's own pages."""
+    for example in sorted((ROOT / "examples").glob("*.py")):
+        title = f"# examples/{example.name}\n\n"
+        text = f"{title}```python\n{example.read_text()}```\n"
+        files.append(File.generated(config, f"examples/{example.stem}.md", content=text))
+    for result in sorted((ROOT / "benchmarks" / "results").iterdir()):
+        if result.suffix in {".md", ".png"}:
+            files.append(File.generated(config, f"results/{result.name}", content=result.read_bytes()))
+    for source, page in PAGES.items():
+        if page != "index.md":
+            files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links to files of the repository into links to their pages."""
+    uri = page.file.src_uri
+    origin = _repository_path(uri)
+
+    def turned(match: re.Match[str]) -> str:
+        target = match[2]
+        if re.match(r"[a-z]+:", target):
+            return match[0]
+        wanted = _site_path(posixpath.normpath(posixpath.join(posixpath.dirname(origin), target)))
+        return match[1] + posixpath.relpath(wanted, posixpath.dirname(uri) or ".")
+
+    return LINK.sub(turned, markdown)
+
+
+def _repository_path(uri: str) -> str:
+    if uri.startswith("results/"):
+        return f"benchmarks/{uri}"
+    return {page: source for source, page in PAGES.items() if page != "index.md"}.get(uri, f"docs/{uri}")
+
+
+def _site_path(path: str) -> str:
+    if path in PAGES:
+        return PAGES[path]
+    if path.startswith("examples/") and path.endswith(".py"):
+        return f"{path.removesuffix('.py')}.md"
+    return path.removeprefix("docs/").removeprefix("benchmarks/") if not path.endswith(".py") else path
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Refuse a site that leaves out a public name."""
+    api = (Path(config.site_dir) / "api").rglob("*.html")
+    anchors = {anchor for page in api for anchor in re.findall(r'id="(fastsdm[\w.]*)"', page.read_text())}
+    missing = sorted(_public_names() - anchors)
+    if missing:
+        raise PluginError(f"public names that no page under docs/api describes: {', '.join(missing)}")
+
+
+def _public_names() -> set[str]:
+    names = set()
+    for path in sorted((ROOT / "fastsdm").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        module = ".".join(part for part in parts if part != "__init__")
+        private = any(part.startswith("_") and part != "__init__" for part in parts)
+        if private or module.startswith("fastsdm.cli"):
+            continue
+        for statement in ast.parse(path.read_text()).body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
+                names |= {f"{module}.{name}" for name in ast.literal_eval(statement.value)}
+    return names - {"fastsdm.__version__"}
