@@ -22,8 +22,8 @@ from examples.demo.training import BATCH, PATCH, Costs, Training
 from examples.networks import dice_scores
 from fastsdm import testing
 from fastsdm._backends import registry
+from fastsdm._files import FileError, whole_file
 from fastsdm.cli.terminal import console, fail, one_line_errors, progress_bar, usable_device
-from fastsdm.cli.volumes import whole_file
 from fastsdm.data import LabelledVolume, mni_icbm152
 
 _REPEATS = 5
@@ -97,7 +97,7 @@ def demo(
             "dice_on_training_slab": dict(zip(volume.label_names[1:], scores, strict=True)),
         },
     }
-    with one_line_errors(OSError):
+    with one_line_errors(FileError):
         with whole_file(out / "demo.json") as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n")
         with whole_file(out / "demo.png") as temporary:

@@ -79,7 +79,7 @@ def _to_check(backend: str | None, device: str | None) -> list[_Verdict]:
     only_device = None if device is None else usable_device(device)
     statuses = fastsdm.backends()
     if backend is not None:
-        with one_line_errors(ValueError, code=USAGE):
+        with one_line_errors(ValueError):
             registry.get(backend)
         if device is None and not statuses[backend].available:
             fail(f"backend '{backend}' is unavailable: {statuses[backend].reason}", USAGE)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize, TwoSlopeNorm
-from matplotlib.ticker import MaxNLocator
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -75,27 +75,52 @@ class Plane:
 
 @dataclass(frozen=True)
 class Scale:
-    """One colour scale and one set of contour levels for all slices of a figure."""
+    """One colour scale and one set of contour levels for all slices of a figure, alike on both sides of 0.
+
+    Attributes:
+        norm: colours; the same distance has the same strength inside and outside.
+        levels: contour levels, all multiples of one step, without 0.
+        low: smallest distance that is drawn, at most 0.
+        high: largest distance that is drawn, at least 0.
+    """
 
     norm: Normalize
     levels: tuple[float, ...]
+    low: float
+    high: float
 
     @classmethod
-    def of(cls, slices: Sequence[Array], *, inside: int = 5, outside: int = 8) -> Scale:
-        """From the deepest to the farthest distance, with about so many round levels on each side."""
-        low = min(-1e-6, *(float(piece.min()) for piece in slices))
-        high = max(1e-6, *(float(piece.max()) for piece in slices))
-        steps = [1, 2, 2.5, 5, 10]
-        levels = [
-            *MaxNLocator(nbins=inside, steps=steps).tick_values(low, 0),
-            *MaxNLocator(nbins=outside, steps=steps).tick_values(0, high),
-        ]
-        return cls(TwoSlopeNorm(0.0, low, high), tuple(float(v) for v in levels if low < v < high and v != 0))
+    def of(cls, slices: Sequence[Array], *, limit: float | None = None) -> Scale:
+        """Cover the distances of the slices, or those up to ``limit``, with round levels."""
+        low = min(0.0, *(float(piece.min()) for piece in slices))
+        high = max(0.0, *(float(piece.max()) for piece in slices))
+        end = max(-low, high) if limit is None else limit
+        step = _step(min(-low, end), min(high, end))
+        count = int(end / step * (1 + 1e-9))
+        levels = [k * step for k in range(-count, count + 1) if k and low < k * step < high]
+        return cls(Normalize(-end, end), tuple(levels), low, high)
+
+
+class Drawn(NamedTuple):
+    """What a colour bar is made of: the colours, and that of the zero level."""
+
+    mappable: ScalarMappable
+    zero: str
+
+
+def _step(inside: float, outside: float) -> float:
+    """A round step: about eight on the longer side, more of them if the shorter side would get under two."""
+    longer, shorter = max(inside, outside), min(inside, outside)
+    wanted = max(longer / 14, min(longer / 8, shorter / 2.2)) if shorter > 0 else longer / 8
+    power = 10.0 ** math.floor(math.log10(wanted))
+    return next(
+        power * round_number for round_number in (1, 2, 2.5, 5, 10) if power * round_number >= wanted * 0.999
+    )
 
 
 def draw_distance(
     axes: Axes, distance: Array, plane: Plane, scale: Scale, *, background: Array | None = None
-) -> ScalarMappable:
+) -> Drawn:
     """Draw a slice of a map: filled, or as coloured contours over a grey image; the zero level thick.
 
     Args:
@@ -104,31 +129,35 @@ def draw_distance(
         plane: how it lies on the page.
         scale: colours and contour levels; levels inside are dashed.
         background: an image of the same shape.
-
-    Returns:
-        What a colour bar can be made of.
     """
     line: dict[str, Any]
     if background is None:
-        shown = plane.show(axes, distance, cmap=COLOURS, norm=scale.norm)
-        line, zero = {"colors": "black", "alpha": 0.5, "linewidths": 0.5}, _ZERO
+        drawn = Drawn(plane.show(axes, distance, cmap=COLOURS, norm=scale.norm), _ZERO)
+        line = {"colors": "black", "alpha": 0.5, "linewidths": 0.5}
     else:
         plane.show(axes, background, cmap="gray", interpolation="bilinear")
-        shown = ScalarMappable(norm=scale.norm, cmap=_BRIGHT)
-        line, zero = {"cmap": _BRIGHT, "norm": scale.norm, "linewidths": 0.8}, _BRIGHT_ZERO
+        drawn = Drawn(ScalarMappable(norm=scale.norm, cmap=_BRIGHT), _BRIGHT_ZERO)
+        line = {"cmap": _BRIGHT, "norm": scale.norm, "linewidths": 0.8}
     for levels, style in (
         ([level for level in scale.levels if level < 0], (0, (3, 2))),
         ([level for level in scale.levels if level > 0], "solid"),
     ):
         plane.contour(axes, distance, levels, linestyles=[style], **line)
-    plane.contour(axes, distance, [0.0], colors=zero, linewidths=1.4)
-    return shown
+    plane.contour(axes, distance, [0.0], colors=drawn.zero, linewidths=1.4)
+    return drawn
 
 
-def add_colour_bar(axes: Axes, shown: ScalarMappable, scale: Scale, label: str) -> None:
-    """Fill ``axes`` with the colour bar; its ticks are the contour levels."""
+def add_colour_bar(axes: Axes, drawn: Drawn, scale: Scale, label: str) -> None:
+    """Fill ``axes`` with the colour bar; its ticks are the contour levels, its ends what is drawn."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    bar = figure.colorbar(shown, cax=axes, ticks=[*scale.levels, 0.0], label=label)
+    end = float(scale.norm.vmax or 0)
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(
+        (scale.low < -end, scale.high > end), "neither"
+    )
+    bar = figure.colorbar(
+        drawn.mappable, cax=axes, ticks=[*scale.levels, 0.0], label=label, extend=extend, extendfrac=0.04
+    )
+    bar.ax.set_ylim(max(scale.low, -end), min(scale.high, end))
     bar.ax.tick_params(length=2)
-    bar.ax.axhline(0.0, color=_ZERO, linewidth=1.4)
+    bar.ax.axhline(0.0, color=drawn.zero, linewidth=1.4)

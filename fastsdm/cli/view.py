@@ -1,60 +1,54 @@
-"""``fastsdm view``: slices through a label volume with the contours of its distance map."""
+"""``fastsdm view``: draw slices through a label volume with the contours of its distance map."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
-import nibabel
 import numpy as np
 import typer
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 from rich.markup import escape
 
 import fastsdm
-from fastsdm.cli import volumes
-from fastsdm.cli.figure import STYLE, Array, Plane, Scale, add_colour_bar, draw_distance
-from fastsdm.cli.terminal import console, fail, one_line_errors, progress_bar
+from fastsdm import _files
+from fastsdm._arrays import tensor_from_numpy
+from fastsdm.cli.terminal import (
+    USAGE,
+    NanOption,
+    NegativeOption,
+    SpacingOption,
+    console,
+    fail,
+    note,
+    numbers_option,
+    one_line_errors,
+    progress_bar,
+)
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _FORMATS = (".png", ".pdf", ".svg")
-_ORIENTATION = {
-    "R": "left to right",
-    "L": "right to left",
-    "A": "posterior to anterior",
-    "P": "anterior to posterior",
-    "S": "inferior to superior",
-    "I": "superior to inferior",
-}
-# The page, in inches; all slices are drawn to one scale.
-_WIDTH, _HEIGHT, _LEFT, _GAP, _BAR, _BOTTOM, _TOP = 11.0, 5.0, 0.6, 0.6, 0.95, 0.55, 0.6
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """What is drawn: everything cropped to the surroundings of the object."""
-
-    distance: Array
-    background: Array | None
-    first: tuple[int, ...]
-    cut: tuple[int, ...]
-    volume: volumes.Volume
+#: Bytes a voxel: the mask and its float32 map.
+_WORK_BYTES = 5
 
 
 def view(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Label volume: .nii, .nii.gz, .npy or .npz.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The figure: .png, .pdf or .svg.")],
-    label: Annotated[int | None, typer.Option(help="Label value to show; else non-zero is inside.")] = None,
+    label: Annotated[int | None, typer.Option(help="Label value to show; else above 0 is inside.")] = None,
     image: Annotated[Path | None, typer.Option(help="Image of the same shape to draw over.")] = None,
     at: Annotated[
         str | None, typer.Option(help="Voxel 'i,j,k' to cut at; else where the object is widest.")
     ] = None,
-    spacing: Annotated[
-        str | None, typer.Option(help="Voxel size for .npy and .npz: '1.5' or '3,1,1'.")
+    title: Annotated[str | None, typer.Option(help="Text above the slices; else there is none.")] = None,
+    limit: Annotated[
+        float | None, typer.Option(help="Distance at which the colours end; else the largest shown.")
     ] = None,
+    spacing: SpacingOption = None,
+    nan_as: NanOption = None,
+    negative_inside: NegativeOption = False,
     backend: Annotated[str, typer.Option(help="Name of a backend; it works or fails.")] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the figure; never IN.")] = False,
 ) -> None:
     """Draw three orthogonal slices through an object, with its boundary and distance contours.
 
@@ -62,37 +56,64 @@ def view(
     computed in the whole volume; the slices are cropped to the surroundings of the object.
     """
     if output.suffix.lower() not in _FORMATS:
-        fail(f"{output}: the name must end in one of {', '.join(_FORMATS)}")
-    volumes.check_writable(output, force=force)
-    what = "non-zero" if label is None else f"label {label}"
-    with progress_bar() as progress:
+        fail(f"{output}: the name must end in one of {', '.join(_FORMATS)}", USAGE)
+    if limit is not None and not 0 < limit < float("inf"):
+        fail(f"--limit: must be positive and finite, got {limit:g}", USAGE)
+    steps = None if spacing is None else numbers_option("--spacing", spacing)
+    from fastsdm.cli import slices  # noqa: PLC0415  # matplotlib takes as long to import as all the rest
+
+    what = "above 0" if label is None else f"label {label}"
+    with (
+        progress_bar() as progress,
+        one_line_errors(TypeError, ValueError, fastsdm.BackendUnavailableError),
+    ):
         task = progress.add_task(f"reading {escape(source.name)}", total=3)
-        volume = volumes.read_volume(source, spacing)
-        inside = volume.values != 0 if label is None else volume.values == label
+        opened = _files.open_volume(source, steps)
+        _files.check_output(output, [source] if image is None else [source, image], force=force)
+        _require_drawable(opened)
+        labels, changes = _files.read_labels(
+            opened, mask=label is None, nan_as=nan_as, negative_inside=negative_inside
+        )
+        inside = labels != 0 if label is None else labels == label
         if not inside.any() or inside.all():
-            fail(f"{source}: nothing to draw, {what} {'fills the volume' if inside.any() else 'is absent'}")
+            state = "fills the volume" if inside.any() else "is absent"
+            fail(f"{source}: nothing to draw, {'the mask' if label is None else what} {state}")
         cut = _widest(inside) if at is None else _voxel_option(at, inside.shape)
-        background = None if image is None else _background(image, volume)
+        background, more = (None, []) if image is None else _background(image, opened)
         progress.update(task, advance=1, description="computing")
-        with one_line_errors(ValueError, fastsdm.BackendUnavailableError):
-            distance = fastsdm.signed_distance(
-                inside,
-                spatial_dims=inside.ndim,
-                spacing=volume.spacing,
-                convention="midline",
-                backend=backend,
-            )
+        distance = fastsdm.signed_distance(
+            tensor_from_numpy(inside, "IN"),
+            spatial_dims=inside.ndim,
+            spacing=opened.spacing,
+            convention="midline",
+            backend=backend,
+        ).numpy()
         progress.update(task, advance=1, description=f"drawing {escape(output.name)}")
-        subject = _cropped(inside, distance, background, cut, volume)
-        with rc_context(STYLE), one_line_errors(OSError), volumes.whole_file(output) as temporary:
-            figure = _figure(subject, f"Signed distance to the boundary of {source.name} ({what})")
-            figure.savefig(temporary, format=output.suffix[1:].lower())
+        subject = slices.cropped(inside, distance, background, cut, opened)
+        with _files.whole_file(output) as temporary:
+            slices.save(subject, temporary, output.suffix[1:].lower(), title, limit)
     voxel = ", ".join(map(str, cut))
+    unit = f" {opened.unit}" if opened.unit else ""
     console.print(
         f"[bold]{escape(str(output))}[/]: {escape(source.name)} ({what}) cut at voxel {voxel}; "
-        f"distances from {distance.min():.4g} to {distance.max():.4g} {volume.unit}",
+        f"distances from {distance.min():.4g} to {distance.max():.4g}{unit}",
         soft_wrap=True,
     )
+    note(source, [*opened.notes, *changes])
+    if image is not None:
+        note(image, more)
+
+
+def _require_drawable(opened: _files.VolumeFile) -> None:
+    if sum(n > 1 for n in opened.shape) < 2:
+        raise _files.FileError(
+            f"{opened.path}: a figure needs two axes of more than one voxel, got shape {opened.shape}"
+        )
+    needs = {
+        f"labels {opened.dtype.name}": opened.voxels * opened.dtype.itemsize,
+        "mask and map": _WORK_BYTES * opened.voxels,
+    }
+    _files.require_memory(opened.path, opened.shape, needs)
 
 
 def _voxel_option(text: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -101,7 +122,7 @@ def _voxel_option(text: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     except ValueError:
         voxel = ()
     if len(voxel) != len(shape) or not all(0 <= i < n for i, n in zip(voxel, shape, strict=True)):
-        fail(f"--at: must be a voxel of the volume of shape {shape}, as 'i,j,k'; got {text!r}")
+        fail(f"--at: must be a voxel of the volume of shape {shape}, as 'i,j,k'; got {text!r}", USAGE)
     return voxel
 
 
@@ -111,79 +132,16 @@ def _widest(inside: Array) -> tuple[int, ...]:
     return tuple(int(inside.sum(axis=tuple(set(axes) - {axis})).argmax()) for axis in axes)
 
 
-def _background(path: Path, volume: volumes.Volume) -> Array:
-    step = None if volumes.is_nifti(path) else ",".join(map(str, volume.spacing))
-    image = volumes.read_volume(path, step).values
-    if image.shape != volume.values.shape:
-        fail(f"--image: must have the shape of the labels, {volume.values.shape}; got {image.shape}")
-    return image
-
-
-def _cropped(
-    inside: Array, distance: Array, background: Array | None, cut: tuple[int, ...], volume: volumes.Volume
-) -> _Subject:
-    """Crop to the object and the cut, with a margin of an eighth of the object's largest extent."""
-    voxels = np.argwhere(inside)
-    low, high = np.minimum(voxels.min(axis=0), cut), np.maximum(voxels.max(axis=0), cut)
-    steps = np.array(volume.spacing)
-    margin = np.ceil(((high - low + 1) * steps).max() / 8 / steps).astype(int)
-    first, last = np.maximum(low - margin, 0), np.minimum(high + margin, np.array(inside.shape) - 1)
-    box = tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))
-    return _Subject(
-        distance[box], None if background is None else background[box], tuple(map(int, first)), cut, volume
-    )
-
-
-def _figure(subject: _Subject, title: str) -> Figure:
-    planes = [(None, 0, 1)] if subject.distance.ndim == 2 else [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
-    lengths = [n * step for n, step in zip(subject.distance.shape, subject.volume.spacing, strict=True)]
-    # NIfTI axes point to the patient's sides: drawn rightwards and upwards. Array rows run down the page.
-    anatomical = subject.volume.nifti is not None
-    layout = [(across, *((b, a) if anatomical else (a, b))) for across, a, b in planes]
-    widths, heights = [lengths[column] for _, _, column in layout], [lengths[row] for _, row, _ in layout]
-    room = _WIDTH - _LEFT - _BAR - _GAP * (len(layout) - 1)
-    inches = min(room / sum(widths), (_HEIGHT - _BOTTOM - _TOP) / max(heights))
-    width = sum(widths) * inches + _LEFT + _BAR + _GAP * (len(layout) - 1)
-    height = max(heights) * inches + _BOTTOM + _TOP
-    figure = Figure(figsize=(width, height))
-    figure.suptitle(title, x=_LEFT / width, ha="left", y=1 - 0.12 / height, va="top", fontsize=9.5)
-
-    def cut_out(values: Array, across: int | None, row: int, column: int) -> Array:
-        if across is not None:
-            values = np.take(values, subject.cut[across] - subject.first[across], axis=across)
-        return values if row < column else values.T
-
-    scale = Scale.of([cut_out(subject.distance, *place) for place in layout])
-    left = _LEFT
-    for place, panel_width, panel_height in zip(layout, widths, heights, strict=True):
-        across, row, column = place
-        bottom = height - _TOP - panel_height * inches
-        axes = figure.add_axes(
-            (left / width, bottom / height, panel_width * inches / width, panel_height * inches / height)
-        )
-        steps = subject.volume.spacing
-        plane = Plane(
-            spacing=(steps[row], steps[column]),
-            start=(subject.first[row] * steps[row], subject.first[column] * steps[column]),
-            downwards=not anatomical,
-        )
-        background = None if subject.background is None else cut_out(subject.background, *place)
-        shown = draw_distance(axes, cut_out(subject.distance, *place), plane, scale, background=background)
-        axes.set_xlabel(_axis_name(subject.volume, column))
-        axes.set_ylabel(_axis_name(subject.volume, row))
-        if across is not None:
-            axes.set_title(f"axis {across} at {subject.cut[across]}", loc="left")
-            for line, axis in ((axes.axvline, column), (axes.axhline, row)):
-                line(subject.cut[axis] * steps[axis], color="0.45", linewidth=0.5, linestyle=(0, (1, 3)))
-        left += panel_width * inches + _GAP
-    bar = ((left - _GAP + 0.15) / width, _BOTTOM / height, 0.13 / width, 1 - (_BOTTOM + _TOP) / height)
-    add_colour_bar(figure.add_axes(bar), shown, scale, f"signed distance ({subject.volume.unit})")
-    return figure
-
-
-def _axis_name(volume: volumes.Volume, axis: int) -> str:
-    name = f"axis {axis}"
-    if volume.nifti is not None:
-        code = nibabel.aff2axcodes(volume.nifti.affine)[axis]  # type: ignore[no-untyped-call]
-        name = _ORIENTATION.get(code, name)
-    return f"{name} ({volume.unit})"
+def _background(path: Path, labels: _files.VolumeFile) -> tuple[Array, list[str]]:
+    """The image's values, and a note if it lies elsewhere than the labels."""
+    image = _files.open_volume(path)
+    if image.shape != labels.shape:
+        fail(f"--image: must have the shape of the labels, {labels.shape}; got {image.shape}", USAGE)
+    values = image.read()
+    if values.dtype.kind not in "biuf":
+        raise _files.FileError(f"{path}: must hold booleans, integers or floats, got dtype {values.dtype}")
+    both = image.image is not None and labels.image is not None
+    moved = both and not np.allclose(image.image.affine, labels.image.affine, rtol=1e-3, atol=1e-3)
+    return values, [
+        "its affine differs from that of the labels; voxels are drawn over each other"
+    ] if moved else []

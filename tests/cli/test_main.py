@@ -21,10 +21,20 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("package", ["typer", "rich", "nibabel", "matplotlib"])
-def test_a_missing_package_is_one_line_with_the_install_command(package: str, npy: Path) -> None:
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("typer", ("map", "labels.npy", "out.npy")),
+        ("rich", ("map", "labels.npy", "out.npy")),
+        ("nibabel", ("map", "labels.npy", "out.nii")),
+        ("nibabel", ("map", "labels.nii", "out.npy")),
+        ("matplotlib", ("view", "labels.npy", "-o", "out.png")),
+    ],
+)
+def test_a_missing_package_is_one_line_with_the_install_command(package: str, arguments, npy: Path) -> None:
     code = f"sys.modules[{package!r}] = None; from fastsdm.cli import main; main()"
-    done = run(code, "map", str(npy), str(npy.with_name("out.npy")))
+    npy.with_name("labels.nii").write_text("not read")
+    done = run(code, *(str(npy.with_name(part)) if "." in part else part for part in arguments))
     assert done.returncode == 1
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1

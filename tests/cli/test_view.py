@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 import fastsdm
 from fastsdm import testing
-from fastsdm.cli import view as view_module
+from fastsdm.cli import slices
 from fastsdm.cli.figure import Plane, Scale
 
 
@@ -20,13 +20,13 @@ from fastsdm.cli.figure import Plane, Scale
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that the command makes."""
     figures: list[Figure] = []
-    real = view_module._figure
+    real = slices.figure
 
     def kept(*arguments) -> Figure:
         figures.append(real(*arguments))
         return figures[-1]
 
-    monkeypatch.setattr(view_module, "_figure", kept)
+    monkeypatch.setattr(slices, "figure", kept)
     return figures
 
 
@@ -69,9 +69,9 @@ def test_slices_show_the_map_in_true_proportions(command, blob: Path, drawn) -> 
     )
     shown = panels(drawn[0])
     assert [axes.get_xlabel() for axes in shown] == [
-        "posterior to anterior (units of spacing)",
-        "left to right (units of spacing)",
-        "left to right (units of spacing)",
+        "posterior to anterior",
+        "left to right",
+        "left to right",
     ]
     width, height = drawn[0].get_size_inches()
     for axes in shown:
@@ -121,8 +121,8 @@ def test_two_dimensions_make_one_panel(command, tmp_path: Path, drawn) -> None:
     assert command("view", tmp_path / "flat.npy", "-o", tmp_path / "f.png", "--spacing", "2,1").exit_code == 0
     (axes,) = panels(drawn[0])
     assert (axes.get_xlabel(), axes.get_ylabel()) == (
-        "axis 1 (units of spacing)",
-        "axis 0 (units of spacing)",
+        "axis 1",
+        "axis 0",
     )
 
 
@@ -138,39 +138,57 @@ def test_zero_level_lies_between_the_voxels() -> None:
     np.testing.assert_allclose(line.vertices[:, 0], 1.75)
 
 
-def test_levels_are_round_and_on_both_sides() -> None:
-    levels = Scale.of([np.array([-10.5, 70.0])]).levels
-    assert 0.0 not in levels
-    assert len([level for level in levels if level < 0]) >= 3
-    assert len([level for level in levels if level > 0]) >= 4
-    assert all(level == round(level, 1) for level in levels)
+@pytest.mark.parametrize("extent", [(-10.5, 70.0), (-70.0, 10.5), (-3.0, 3.0), (-0.02, 0.9), (-1.0, 400.0)])
+def test_levels_are_multiples_of_one_round_step(extent) -> None:
+    scale = Scale.of([np.array(extent)])
+    step = min(map(abs, scale.levels))
+    assert 0.0 not in scale.levels
+    assert 4 <= len(scale.levels) <= 28
+    assert f"{step:e}"[0] in "125"
+    np.testing.assert_allclose(
+        np.diff([*scale.levels, 0.0] if max(scale.levels) < 0 else sorted([*scale.levels, 0.0])), step
+    )
+    assert extent[0] < min(scale.levels)
+    assert max(scale.levels) < extent[1]
+    assert scale.norm.vmin == -scale.norm.vmax == -max(map(abs, extent))
+
+
+def test_a_limit_ends_colours_and_levels_alike_on_both_sides() -> None:
+    scale = Scale.of([np.array([-30.0, 70.0])], limit=10)
+    assert (scale.norm.vmin, scale.norm.vmax) == (-10, 10)
+    assert (min(scale.levels), max(scale.levels)) == (-10, 10)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (("blob.npy", "-o", "f.jpeg"), "f.jpeg: the name must end in one of .png, .pdf, .svg"),
-        (("blob.npy", "-o", "taken.png"), "exists already; --force overwrites it"),
-        (("blob.npy", "-o", "f.png", "--label", "9"), "nothing to draw, label 9 is absent"),
-        (("full.npy", "-o", "f.png"), "nothing to draw, non-zero fills the volume"),
-        (
-            ("blob.npy", "-o", "f.png", "--at", "1,2"),
-            "--at: must be a voxel of the volume of shape (20, 24, 16)",
-        ),
-        (("blob.npy", "-o", "f.png", "--at", "1,2,16"), "--at: must be a voxel"),
-        (("blob.npy", "-o", "f.png", "--at", "a,b,c"), "--at: must be a voxel"),
-        (("blob.npy", "-o", "f.png", "--image", "full.npy"), "--image: must have the shape of the labels"),
-        (("blob.npy", "-o", "f.png", "--spacing", "-1"), "spacing: must be positive"),
-        (("blob.npy", "-o", "f.png", "--backend", "cupy"), "backend 'cupy' is unavailable"),
+        (("blob.npy", "-o", "f.jpeg"), 2, "f.jpeg: the name must end in one of .png, .pdf, .svg"),
+        (("blob.npy", "-o", "taken.png"), 2, "exists already; --force overwrites it"),
+        (("blob.npy", "-o", "link.png", "--force"), 2, "blob.npy by another name, which is never replaced"),
+        (("blob.npy", "-o", "f.png", "--at", "1,2"), 2, "--at: must be a voxel of the volume of shape (20,"),
+        (("blob.npy", "-o", "f.png", "--at", "1,2,16"), 2, "--at: must be a voxel"),
+        (("blob.npy", "-o", "f.png", "--at", "a,b,c"), 2, "--at: must be a voxel"),
+        (("blob.npy", "-o", "f.png", "--limit", "0"), 2, "--limit: must be positive and finite, got 0"),
+        (("blob.npy", "-o", "f.png", "--image", "full.npy"), 2, "--image: must have the shape of the labels"),
+        (("blob.npy", "-o", "f.png", "--image", "none.npy"), 2, "none.npy: there is no such file"),
+        (("blob.npy", "-o", "f.png", "--spacing", "-1"), 2, "--spacing: must be positive"),
+        (("blob.npy", "-o", "f.png", "--backend", "cupy"), 2, "backend 'cupy' is unavailable"),
+        (("blob.npy", "-o", "f.png", "--label", "9"), 1, "nothing to draw, label 9 is absent"),
+        (("full.npy", "-o", "f.png"), 1, "nothing to draw, the mask fills the volume"),
+        (("line.npy", "-o", "f.png"), 1, "needs two axes of more than one voxel, got shape (1, 1, 9)"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_no_file(command, blob: Path, arguments, message: str) -> None:
+def test_bad_input_is_one_line_and_leaves_no_file(
+    command, blob: Path, arguments, code: int, message: str
+) -> None:
     np.save(blob.with_name("full.npy"), np.ones((4, 4, 4), np.uint8))
+    np.save(blob.with_name("line.npy"), np.ones((1, 1, 9), np.uint8))
     blob.with_name("taken.png").write_text("precious")
+    blob.with_name("link.png").symlink_to(blob)
     before = set(blob.parent.iterdir())
     paths = [blob.parent / part if "." in part and part[0].isalpha() else part for part in arguments]
     done = command("view", *paths)
-    assert done.exit_code == 1
+    assert done.exit_code == code
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert set(blob.parent.iterdir()) == before

@@ -1,0 +1,91 @@
+"""File formats by name, and for those that are not handled the command that converts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastsdm._files.errors import UnusablePathError
+
+NIFTI = (".nii", ".nii.gz")
+FORMATS = (*NIFTI, ".npy", ".npz")
+
+_SIMPLE_ITK = (
+    "python -c \"import SimpleITK as s; s.WriteImage(s.ReadImage('{name}'), '{stem}.nii.gz')\" "
+    "(needs: pip install SimpleITK)"
+)
+_NIBABEL = "python -c \"import nibabel as n; n.save(n.load('{name}'), '{stem}.nii.gz')\""
+_TIFF = (
+    "python -c \"import numpy, tifffile; numpy.save('{stem}.npy', tifffile.imread('{name}'))\" "
+    "(needs: pip install tifffile)"
+)
+_DICOM_SEGMENTATION = (
+    "segimage2itkimage --inputDICOM '{name}' --outputType nii --outputDirectory . (from dcmqi)"
+)
+_DICOM_SERIES = "dcm2niix -z y -o . '{name}'"
+_DICOM = f"{_DICOM_SEGMENTATION} for a segmentation object, or {_DICOM_SERIES} for a series of images"
+_ARRAY_CALLS = {
+    ".h5": "import h5py, numpy; numpy.save('{stem}.npy', h5py.File('{name}')['DATASET'][()])",
+    ".mat": "import numpy, scipy.io; numpy.save('{stem}.npy', scipy.io.loadmat('{name}')['VARIABLE'])",
+    ".zarr": "import numpy, zarr; numpy.save('{stem}.npy', zarr.open('{name}', mode='r')[:])",
+    ".b2nd": "import blosc2, numpy; numpy.save('{stem}.npy', blosc2.open('{name}')[:])",
+    ".pt": "import numpy, torch; numpy.save('{stem}.npy', torch.load('{name}').numpy())",
+}
+_CONVERSIONS = {
+    **dict.fromkeys((".mha", ".mhd", ".nrrd", ".nhdr", ".vtk", ".gipl", ".gipl.gz"), _SIMPLE_ITK),
+    **dict.fromkeys((".mgz", ".mgh", ".mnc", ".hdr", ".img", ".img.gz"), _NIBABEL),
+    **dict.fromkeys((".tif", ".tiff"), _TIFF),
+    **dict.fromkeys((".dcm", ".dicom", ".ima"), _DICOM),
+    **{suffix: f'python -c "{call}"' for suffix, call in _ARRAY_CALLS.items()},
+    ".hdf5": f'python -c "{_ARRAY_CALLS[".h5"]}"',
+    ".pth": f'python -c "{_ARRAY_CALLS[".pt"]}"',
+}
+
+
+def format_of(path: Path) -> str | None:
+    """The suffix that tells the format, or None for one that is not handled."""
+    return _suffix(path, FORMATS)
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name says NIfTI."""
+    return format_of(path) in NIFTI
+
+
+def check_format(path: Path, *, reading: bool) -> str:
+    """The suffix that tells the format.
+
+    Args:
+        path: a file to read or to write.
+        reading: whether it is to be read, so that a conversion can be suggested.
+
+    Raises:
+        UnusablePathError: the format is not handled; the message gives the command that converts a known one.
+    """
+    suffix = format_of(path)
+    if suffix is None:
+        message = f"{path}: the name must end in one of {', '.join(FORMATS)}"
+        hint = _conversion(path) if reading else None
+        raise UnusablePathError(message if hint is None else f"{message}; convert it: {hint}")
+    return suffix
+
+
+def _conversion(path: Path) -> str | None:
+    known = _suffix(path, tuple(_CONVERSIONS))
+    if known is None:
+        if path.is_dir():
+            return _DICOM_SERIES.format(name=path)
+        return _DICOM.format(name=path) if _is_dicom(path) else None
+    return _CONVERSIONS[known].format(name=path, stem=str(path)[: -len(known)])
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether the file begins as DICOM files do, which often have no suffix."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _suffix(path: Path, known: tuple[str, ...]) -> str | None:
+    name = path.name.lower()
+    return max((suffix for suffix in known if name.endswith(suffix)), key=len, default=None)
