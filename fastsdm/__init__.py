@@ -2,6 +2,8 @@
 
 from fastsdm._backends.registry import BackendStatus, backends, use_backend
 from fastsdm._errors import BackendUnavailableError
+from fastsdm._instances import instance_distance
+from fastsdm._nearest import nearest, nearest_label
 from fastsdm._prefetch import prefetch
 from fastsdm._sdm import distance_transform, signed_distance
 
@@ -13,6 +15,9 @@ __all__ = [
     "__version__",
     "backends",
     "distance_transform",
+    "instance_distance",
+    "nearest",
+    "nearest_label",
     "prefetch",
     "signed_distance",
     "use_backend",

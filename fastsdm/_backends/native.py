@@ -12,6 +12,8 @@ import torch
 
 from fastsdm._backends.contract import Finish, SpacingRows
 
+#: The kernel keeps steps along the later axes in 15 bits.
+_LONGEST_SEARCHED = 16383
 _EXTENSION = "fastsdm._backends._native_ext"
 
 
@@ -190,6 +192,61 @@ class NativeBackend:
             isa=isa,
         )
         return torch.from_numpy(maps.reshape(batch, *shape))
+
+
+    def nearest(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int] | None,
+        spacing: torch.Tensor,
+        max_distance: float | None,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._backends.capabilities.NearestBackend`.
+
+        Args:
+            labels: as there.
+            classes: as there.
+            spacing: as there.
+            max_distance: as there.
+            threads: as in :meth:`finished_region`.
+            isa: as in :meth:`finished_region`.
+
+        Returns:
+            As there. Of equally near voxels, the one whose row is nearer along the first axis is taken, then
+            along the second; of two rows equally far away, the lower index.
+
+        Raises:
+            ValueError: an axis but the first is longer than 16383 voxels.
+            MemoryError: there is no room for the indices.
+        """
+        from fastsdm._backends import _native_ext  # noqa: PLC0415 (unavailable() answers where it is missing)
+
+        batch, *shape = labels.shape
+        if max(shape[1:]) > _LONGEST_SEARCHED:
+            raise ValueError(
+                f"target: backend 'native' finds nearest voxels along axes of up to {_LONGEST_SEARCHED} voxels "
+                f"(the first may be longer), got shape {tuple(shape)}; use backend='scipy'"
+            )
+        ndim = len(shape)
+        # 2D as a volume whose middle axis is one voxel long: the threads share its rows.
+        solid = shape if ndim == 3 else [shape[0], 1, shape[1]]
+        sampling = np.ones((batch, 3))
+        sampling[:, [0, 2] if ndim == 2 else [0, 1, 2]] = spacing.numpy()
+        patterns = [(0, True)] if classes is None else [pattern(value, labels.dtype) for value in classes]
+        indices = np.empty((batch, len(patterns), ndim, *solid), np.int32)
+        _native_ext.nearest(
+            labels.numpy().reshape(batch, *solid),
+            patterns,
+            sampling,
+            math.inf if max_distance is None else max_distance,
+            indices,
+            threads=torch.get_num_threads() if threads is None else threads,
+            isa=isa,
+        )
+        return torch.from_numpy(indices.reshape(batch, len(patterns), ndim, *shape))
 
 
 def _per_sample(numbers: tuple[float, ...], batch: int) -> tuple[float, ...]:

@@ -83,6 +83,16 @@ def get(name: str) -> Backend:
     return backend
 
 
+def names() -> tuple[str, ...]:
+    """The names of all backends."""
+    return tuple(_MODULES)
+
+
+def auto_order(device: torch.device) -> tuple[str, ...]:
+    """The names that ``auto`` tries for a tensor on ``device``, in this order."""
+    return AUTO_ORDER.get(device.type, _AUTO_ORDER_ELSEWHERE)
+
+
 def current_choice(backend: str) -> str:
     """The name in force: an explicit one, else ``use_backend``'s, else the environment's, else 'auto'."""
     if backend != "auto":
@@ -105,7 +115,7 @@ def select(backend: str, device: torch.device) -> Backend:
             raise BackendUnavailableError(name, reason)
         return chosen
     reasons = []
-    for candidate in map(get, AUTO_ORDER.get(device.type, _AUTO_ORDER_ELSEWHERE)):
+    for candidate in map(get, auto_order(device)):
         reason = candidate.unavailable(device)
         if reason is None:
             if not candidate.exact:

@@ -36,6 +36,75 @@ class ScipyBackend:
                 class_map[...] = _plain_map(sample == value, sampling)
         return torch.from_numpy(maps)
 
+    def instance_distance(
+        self,
+        labels: torch.Tensor,
+        background: int,
+        spacing: torch.Tensor,
+        max_distance: float | None,
+        black_border: bool,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._backends.capabilities.InstanceBackend`: instance by instance, in its box."""
+        maps = np.zeros(labels.shape, np.float32)
+        for sample, sampling, sample_map in zip(labels.numpy(), spacing.tolist(), maps, strict=True):
+            values, numbers = np.unique(sample, return_inverse=True)
+            numbers = numbers.reshape(sample.shape)
+            boxes = ndimage.find_objects(numbers + 1)
+            for number, (value, box) in enumerate(zip(values.tolist(), boxes, strict=True)):
+                if value != background:
+                    _fill_instance(numbers, number, box, sampling, black_border, sample_map)
+        if max_distance is not None:
+            np.minimum(maps, np.float32(max_distance), out=maps)
+        return torch.from_numpy(maps)
+
+    def nearest(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int] | None,
+        spacing: torch.Tensor,
+        max_distance: float | None,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._backends.capabilities.NearestBackend`."""
+        shape = labels.shape[1:]
+        maps = 1 if classes is None else len(classes)
+        indices = np.full((labels.shape[0], maps, len(shape), *shape), -1, np.int32)
+        for sample, sampling, of_sample in zip(labels.numpy(), spacing.tolist(), indices, strict=True):
+            for k, of_class in enumerate(of_sample):
+                inside = sample != 0 if classes is None else sample == classes[k]
+                if inside.any() and not inside.all():
+                    for phase in (inside, ~inside):
+                        _fill_nearest(phase, sampling, max_distance, of_class)
+        return torch.from_numpy(indices)
+
+
+def _fill_nearest(
+    phase: np.ndarray, sampling: list[float], max_distance: float | None, target: np.ndarray
+) -> None:
+    distance, found = ndimage.distance_transform_edt(phase, sampling=sampling, return_indices=True)
+    wanted = phase if max_distance is None else phase & (distance.astype(np.float32) <= max_distance)
+    target[:, wanted] = found[:, wanted]
+
+
+def _fill_instance(
+    numbers: np.ndarray,
+    number: int,
+    box: tuple[slice, ...],
+    sampling: list[float],
+    black_border: bool,
+    target: np.ndarray,
+) -> None:
+    # The nearest voxel outside lies in the instance's box or next to it.
+    box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
+    inside = numbers[box] == number
+    mask = np.pad(inside, 1) if black_border else inside
+    if mask.all():
+        target[box] = np.inf
+        return
+    distance = ndimage.distance_transform_edt(mask, sampling=sampling)
+    if black_border:
+        distance = distance[(slice(1, -1),) * inside.ndim]
+    target[box][inside] = distance[inside]
+
 
 def _plain_map(inside: np.ndarray, sampling: list[float]) -> np.ndarray | float:
     # Without a voxel of the other phase scipy measures to one that does not exist, so it is never asked.

@@ -69,7 +69,7 @@ void instance_distance(const Instances& problem, int threads, const std::optiona
   if (problem.batch == 0 || volume == 0) return;
   const int log_bytes = bytes == 8 ? 3 : static_cast<int>(bytes / 2);
   const auto scan = kernel.scan_instances[log_bytes];
-  const auto lower = kernel.lower_to_edges[log_bytes];
+  const auto lower = kernel.lower_to_changes[log_bytes];
 
   Scratch scratch;
   const Index relax = round_up(scratch_bytes(std::max(depth, height), kernel.float_lanes), kScratchAlignment);
@@ -91,14 +91,14 @@ void instance_distance(const Instances& problem, int threads, const std::optiona
     const auto* const labels = static_cast<const unsigned char*>(problem.labels) + sample * volume * bytes;
     float* const maps = problem.maps + sample * volume;
 
-    const auto columns = [&](Index at, Index count, Index length, Index stride, double steps_squared, bool border,
+    const auto columns = [&](Index at, Index count, Index length, Index stride, bool border, float cost,
                              const CostTable& costs, const Finish* last, Worker& worker) {
-      if (length > 1 || border) {
-        lower(labels + at * bytes, count, length, stride, static_cast<float>(steps_squared), border, maps + at);
-      }
       if (length > 1 || last) {
         kernel.relax_columns(maps + at, maps + at, count, costs.axis(length, stride, 0, length), last,
                              worker.scratch, worker.far);
+      }
+      if (length > 1 || border) {
+        lower(labels + at * bytes, count, length, stride, last == nullptr, cost, border, maps + at);
       }
     };
     parallel_for(depth, grain(plane), workers, [&](Index z, Worker& worker) {
@@ -108,14 +108,14 @@ void instance_distance(const Instances& problem, int threads, const std::optiona
              maps + at);
       }
       for (Index x = 0; x < width; x += kTileColumns) {
-        columns(z * plane + x, std::min(kTileColumns, width - x), height, width, middle, problem.border[1],
-                middle_costs, nullptr, worker);
+        columns(z * plane + x, std::min(kTileColumns, width - x), height, width, problem.border[1],
+                static_cast<float>(middle), middle_costs, nullptr, worker);
       }
     });
     parallel_for(tiles, grain(depth * kTileColumns), workers, [&](Index tile, Worker& worker) {
       const Index at = tile * kTileColumns;
-      columns(at, std::min(kTileColumns, plane - at), depth, plane, first, problem.border[0], first_costs,
-              &finish, worker);
+      columns(at, std::min(kTileColumns, plane - at), depth, plane, problem.border[0],
+              static_cast<float>(spacing[0]), first_costs, &finish, worker);
     });
   }
 }

@@ -24,7 +24,6 @@ namespace {
 
 // Maps of a region are made together up to that many voxels.
 constexpr Index kVoxelsPerGroup = 1 << 23;
-constexpr Index kFloatBytes = sizeof(float);
 
 // An axis of the volume, and which part of it the map holds.
 struct Extent {

@@ -246,6 +246,8 @@ void relax_columns(const float* columns, float* answers, Index count, const Axis
   far = !relax_tile<Floats>(columns, answers, count, axis, axis.float_cost, finish, scratch);
 }
 
+#include "nearest.hpp"
+
 }  // namespace
 
 extern const Kernel kernel;
@@ -257,9 +259,11 @@ const Kernel kernel = {
     scan_row,
     {scan_instances<std::uint8_t>, scan_instances<std::uint16_t>, scan_instances<std::uint32_t>,
      scan_instances<std::uint64_t>},
-    {lower_to_edges<std::uint8_t>, lower_to_edges<std::uint16_t>, lower_to_edges<std::uint32_t>,
-     lower_to_edges<std::uint64_t>},
+    {lower_to_changes<std::uint8_t>, lower_to_changes<std::uint16_t>, lower_to_changes<std::uint32_t>,
+     lower_to_changes<std::uint64_t>},
     relax_columns,
+    scan_nearest,
+    nearest_columns,
 };
 
 }  // namespace fastsdm::FASTSDM_ISA

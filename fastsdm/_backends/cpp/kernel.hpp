@@ -35,6 +35,21 @@ struct Finish {
   float limit;    // the sum is cut to [-limit, limit]
 };
 
+// How the search for nearest voxels writes a column. In between, a voxel's word holds the steps to its nearest
+// voxel along the middle and the scanned axis, 15 bits each, whether there is none, and its own phase.
+struct NearestStep {
+  float weight;            // of squared steps along the middle axis, in squares of the scanned axis' spacing
+  float farthest;          // squares beyond it count as none ...
+  float most;              // ... and are all this: a number above it
+  std::int32_t* words;     // after the middle axis: words again; null after the last one:
+  std::int32_t* row;       // index along this axis
+  std::int32_t* middle;    // index along the middle axis; may be null
+  std::int32_t* scanned;   // index along the scanned axis
+  Index column;            // the first column's number within its plane ...
+  Index width;             // ... whose rows are that long
+};
+constexpr Index kMostSteps = 16383;
+
 // Both phases of a class, as bits.
 constexpr unsigned kOutside = 1;
 constexpr unsigned kInside = 2;
@@ -59,11 +74,11 @@ struct Kernel {
                                  bool border, std::uint8_t* edges, float* row);
   ScanInstances scan_instances[4];
 
-  // Lowers `count` (at most kTileColumns) neighbouring columns of squares to those of the distance to the
-  // nearest change of label along the column; with `border` it ends at one.
-  using LowerToEdges = void (*)(const void* labels, Index count, Index length, Index stride,
-                                float steps_squared, bool border, float* squares);
-  LowerToEdges lower_to_edges[4];
+  // Lowers `count` (at most kTileColumns) neighbouring columns, of squares or of distances, to that of the
+  // nearest change of label along the column; with `border` the column ends at one. `cost` is that of one step.
+  using LowerToChanges = void (*)(const void* labels, Index count, Index length, Index stride, bool squares,
+                                  float cost, bool border, float* field);
+  LowerToChanges lower_to_changes[4];
 
   // Lowers `count` (at most kTileColumns) neighbouring columns of signed squares to the minimum along an
   // axis; with `finish`, to signed distances. Writes the rows that are answered, with the same stride, to
@@ -73,6 +88,14 @@ struct Kernel {
   // changes the time, never the result.
   void (*relax_columns)(const float* columns, float* answers, Index count, const Axis& axis,
                         const Finish* finish, void* scratch, bool& far);
+
+  // Writes the words of a row from its phases; `phase` as for scan_row.
+  void (*scan_nearest)(std::uint8_t* phase, Index width, std::int32_t* words);
+
+  // Searches `count` (at most kTileColumns) neighbouring columns of words. `scratch` as for relax_columns, and
+  // behind it the columns themselves, rows rounded up to kBlock.
+  void (*nearest_columns)(const std::int32_t* columns, Index count, const Axis& axis, const NearestStep& step,
+                          void* scratch, std::int32_t* tile, bool& far);
 };
 
 constexpr Index kPhasePadding = 16;

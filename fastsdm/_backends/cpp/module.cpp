@@ -11,6 +11,7 @@
 
 #include "axes.hpp"
 #include "engine.hpp"
+#include "features.hpp"
 #include "parallel.hpp"
 
 namespace nb = nanobind;
@@ -118,6 +119,37 @@ void instance_distance(Labels labels, std::uint64_t background, Spacing spacing,
   fastsdm::instance_distance(instances, threads, isa);
 }
 
+using Indices = nb::ndarray<std::int32_t, nb::ndim<6>, nb::c_contig, nb::device::cpu>;
+
+void nearest(Labels labels, const Classes& classes, Spacing spacing, double max_distance, Indices indices,
+             int threads, const std::optional<std::string>& isa) {
+  fastsdm::Features features{};
+  features.labels = labels.data();
+  features.label_bytes = labels.dtype().bits / 8;
+  features.batch = static_cast<fastsdm::Index>(labels.shape(0));
+  const std::size_t planes = indices.shape(2);
+  bool agree = spacing.shape(0) == labels.shape(0) && indices.shape(0) == labels.shape(0) &&
+               indices.shape(1) == classes.size() && (planes == 3 || (planes == 2 && labels.shape(2) == 1));
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    features.shape[axis] = static_cast<fastsdm::Index>(labels.shape(axis + 1));
+    agree = agree && indices.shape(axis + 3) == labels.shape(axis + 1);
+    agree = agree && (axis == 0 || features.shape[axis] <= fastsdm::kMostSteps);
+  }
+  if (!agree) throw std::invalid_argument("labels, classes, spacing and indices: shapes must agree");
+  for (const auto& pattern : classes) {
+    features.classes.emplace_back();
+    if (pattern) features.classes.back() = {std::get<0>(*pattern), std::get<1>(*pattern)};
+  }
+  for (std::size_t b = 0; b < spacing.shape(0); ++b) {
+    features.spacings.push_back({spacing(b, 0), spacing(b, 1), spacing(b, 2)});
+  }
+  features.max_distance = max_distance;
+  features.planar = planes == 2;
+  features.indices = indices.data();
+  const nb::gil_scoped_release released;
+  fastsdm::nearest(features, threads, isa);
+}
+
 }  // namespace
 
 NB_MODULE(_native_ext, module) {
@@ -139,6 +171,11 @@ NB_MODULE(_native_ext, module) {
              nb::arg("spacing"), nb::arg("max_distance"), nb::arg("border"), nb::arg("maps"), nb::kw_only(),
              nb::arg("threads"), nb::arg("isa") = nb::none(),
              "Fill maps [B, D, H, W] with the distance to the nearest voxel of another label.");
+  module.def("nearest", &nearest, nb::arg("labels"), nb::arg("classes"), nb::arg("spacing"),
+             nb::arg("max_distance"), nb::arg("indices"), nb::kw_only(), nb::arg("threads"),
+             nb::arg("isa") = nb::none(),
+             "Fill indices [B, K, 3, D, H, W] of the nearest voxels of the other phase, -1 for none. Where H is 1\n"
+             "it may be [B, K, 2, D, 1, W], without that index.");
   module.def("fail_thread_after", [](int started) { fastsdm::threads_before_failure = started; },
              nb::arg("started"), "For tests: starting one more thread after so many fails once for want of memory.");
   module.def("isas", &fastsdm::supported_isas, "Instruction sets this CPU can run, best first.");

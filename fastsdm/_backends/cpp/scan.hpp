@@ -92,10 +92,10 @@ unsigned scan_row(std::uint8_t* phase, Index width, float cap, Index from, Index
 // ---- instances ------------------------------------------------------------------------------------------
 //
 // Among instances every label is a phase of its own. A row is scanned run by run, as above. Along a further axis
-// the candidate of a voxel of another label should be cost[|i - j|] alone; with that voxel's own squares added
-// it is only farther than it could be, and from beyond a change of label it never counts, since the voxel just
-// behind the change is nearer. So it is enough to lower each voxel to the cost of the nearest change of label
-// up and down its column first, and to relax all labels as one phase afterwards.
+// all labels are relaxed as one phase: the candidate of a voxel of another label should be cost[|i - j|] alone,
+// so with that voxel's own squares it is only farther than it could be. What this misses is the voxel of
+// another label that comes first up or down the column; beyond it none is nearer. So the answers are lowered
+// to the cost of the nearest change of label along the column afterwards.
 
 template <class T>
 void scan_instances(const void* labels, std::uint64_t background, Index width, float cap, bool border,
@@ -122,29 +122,30 @@ void scan_instances(const void* labels, std::uint64_t background, Index width, f
 }
 
 // One sweep along the columns, in the direction of `stride`: `steps` counts from the last change of label.
-template <class T>
-inline void sweep_edges(const T* labels, Index count, Index length, Index stride, float steps_squared,
-                        float border, float* squares) {
+template <bool squares, class T>
+inline void sweep_changes(const T* labels, Index count, Index length, Index stride, float cost, float start,
+                          float* field) {
   float steps[kTileColumns];
-  for (Index x = 0; x < count; ++x) steps[x] = border;
-  for (Index row = 0; row < length; ++row, labels += stride, squares += stride) {
+  for (Index x = 0; x < count; ++x) steps[x] = start;
+  for (Index row = 0; row < length; ++row, labels += stride, field += stride) {
     const T* const before = row == 0 ? labels : labels - stride;
     for (Index x = 0; x < count; ++x) {
       steps[x] = (labels[x] == before[x] ? steps[x] : 0.0f) + 1.0f;
-      const float cost = steps[x] * steps[x] * steps_squared;
-      squares[x] = cost < squares[x] ? cost : squares[x];
+      const float change = (squares ? steps[x] * steps[x] : steps[x]) * cost;
+      field[x] = change < field[x] ? change : field[x];
     }
   }
 }
 
 template <class T>
-void lower_to_edges(const void* labels, Index count, Index length, Index stride, float steps_squared,
-                    bool border, float* squares) {
+void lower_to_changes(const void* labels, Index count, Index length, Index stride, bool squares, float cost,
+                      bool border, float* field) {
   const T* const first = static_cast<const T*>(labels);
+  const auto sweep = squares ? sweep_changes<true, T> : sweep_changes<false, T>;
   const float start = border ? 0.0f : kInfinity;
   const Index last = (length - 1) * stride;
-  sweep_edges(first, count, length, stride, steps_squared, start, squares);
-  sweep_edges(first + last, count, length, -stride, steps_squared, start, squares + last);
+  sweep(first, count, length, stride, cost, start, field);
+  sweep(first + last, count, length, -stride, cost, start, field + last);
 }
 
 }  // namespace

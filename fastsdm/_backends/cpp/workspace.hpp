@@ -20,6 +20,8 @@ constexpr Index kVoxelsPerThread = 1 << 15;
 // Fewer in one grab would waste it, more would leave the last thread alone.
 constexpr Index kVoxelsPerGrain = 1 << 14;
 
+constexpr Index kFloatBytes = sizeof(float);
+
 inline Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
 
 // What Kernel::relax_columns asks for; lanes of either width fill the same bytes.

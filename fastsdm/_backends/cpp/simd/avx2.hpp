@@ -35,6 +35,9 @@ inline Floats with_sign_of(Floats positive, Floats a) {
 inline Floats zero_up_to(Floats bound, Floats a) {
   return {_mm256_and_ps(a.v, _mm256_cmp_ps(magnitude(a).v, bound.v, _CMP_GT_OQ))};
 }
+inline Floats min_where_equal(Floats a, Floats b, Floats x, Floats y) {
+  return {_mm256_blendv_ps(x.v, min(x, y).v, _mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ))};
+}
 inline bool any_less(Floats a, Floats b) {
   return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)) != 0;
 }
@@ -68,6 +71,9 @@ inline Shorts add(Shorts a, Shorts b) { return {_mm256_adds_epi16(a.v, b.v)}; }
 inline Shorts subtract(Shorts a, Shorts b) { return {_mm256_subs_epi16(a.v, b.v)}; }
 inline Shorts min(Shorts a, Shorts b) { return {_mm256_min_epi16(a.v, b.v)}; }
 inline Shorts max(Shorts a, Shorts b) { return {_mm256_max_epi16(a.v, b.v)}; }
+inline Shorts min_where_equal(Shorts a, Shorts b, Shorts x, Shorts y) {
+  return {_mm256_blendv_epi8(x.v, min(x, y).v, _mm256_cmpeq_epi16(a.v, b.v))};
+}
 inline bool any_less(Shorts a, Shorts b) { return _mm256_movemask_epi8(_mm256_cmpgt_epi16(b.v, a.v)) != 0; }
 
 }  // namespace

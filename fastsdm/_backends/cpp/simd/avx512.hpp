@@ -35,6 +35,9 @@ inline Floats with_sign_of(Floats positive, Floats a) {
 inline Floats zero_up_to(Floats bound, Floats a) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(magnitude(a).v, bound.v, _CMP_GT_OQ), a.v)};
 }
+inline Floats min_where_equal(Floats a, Floats b, Floats x, Floats y) {
+  return {_mm512_mask_min_ps(x.v, _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ), x.v, y.v)};
+}
 inline bool any_less(Floats a, Floats b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) != 0; }
 
 struct Shorts {
@@ -65,6 +68,9 @@ inline Shorts add(Shorts a, Shorts b) { return {_mm512_adds_epi16(a.v, b.v)}; }
 inline Shorts subtract(Shorts a, Shorts b) { return {_mm512_subs_epi16(a.v, b.v)}; }
 inline Shorts min(Shorts a, Shorts b) { return {_mm512_min_epi16(a.v, b.v)}; }
 inline Shorts max(Shorts a, Shorts b) { return {_mm512_max_epi16(a.v, b.v)}; }
+inline Shorts min_where_equal(Shorts a, Shorts b, Shorts x, Shorts y) {
+  return {_mm512_mask_min_epi16(x.v, _mm512_cmpeq_epi16_mask(a.v, b.v), x.v, y.v)};
+}
 inline bool any_less(Shorts a, Shorts b) { return _mm512_cmplt_epi16_mask(a.v, b.v) != 0; }
 
 }  // namespace

@@ -69,6 +69,11 @@ inline bool any_less(const V& a, const V& b) {
   for (int i = 0; i < V::lanes; ++i) any |= a.v[i] < b.v[i];
   return any;
 }
+template <class V>
+inline V min_where_equal(const V& a, const V& b, V x, const V& y) {
+  for (int i = 0; i < V::lanes; ++i) x.v[i] = a.v[i] == b.v[i] && y.v[i] < x.v[i] ? y.v[i] : x.v[i];
+  return x;
+}
 inline Floats add(const Floats& a, const Floats& b) {
   return lanewise(a, b, [](float x, float y) { return x + y; });
 }

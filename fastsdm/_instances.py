@@ -1,0 +1,82 @@
+"""Distances within instances: every label is a region of its own."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import cast
+
+import torch
+
+from fastsdm import _validate
+from fastsdm._arrays import ArrayT, as_tensor
+from fastsdm._backends import capabilities
+from fastsdm._types import SpacingLike
+
+
+def instance_distance(
+    labels: ArrayT,
+    *,
+    spatial_dims: int = 3,
+    spacing: SpacingLike = 1.0,
+    max_distance: float | None = None,
+    black_border: bool = False,
+    background: int = 0,
+    backend: str = "auto",
+) -> ArrayT:
+    """Compute the distance of every voxel to the nearest voxel of another label.
+
+    All instances are measured in one pass, however many there are, and touching instances are kept apart.
+    The result is what a distance transform of each instance alone would give, put together.
+
+    Args:
+        labels: torch tensor, numpy array or cupy array of shape ``[..., *S]``: an integer per instance, where
+            ``S`` is the last ``spatial_dims`` axes. Parts of one label need not be connected.
+        spatial_dims: 2 or 3.
+        spacing: voxel size, as in :func:`fastsdm.signed_distance`.
+        max_distance: larger distances read ``max_distance``.
+        black_border: whether beyond the volume lies another label, so that no distance exceeds that to one
+            voxel past the border. By default the border is no boundary: an instance that is cut by it is
+            measured to the other labels in the volume only.
+        background: voxels of this label read 0, and count as another label to every instance.
+        backend: ``"auto"``, ``"native"`` or ``"scipy"``, on the CPU.
+
+    Returns:
+        float32 of the labels' shape, kind and device, in the units of ``spacing``; ``inf`` (or
+        ``max_distance``) where a volume holds a single label that is not the background.
+
+    Raises:
+        TypeError: an argument of a type that cannot be used.
+        ValueError: an argument out of its range; the message names argument, rule and value.
+        BackendUnavailableError: the backend asked for cannot run, or no backend does this on that device.
+    """
+    tensor, restore = as_tensor(labels, "labels")
+    _validate.spatial_dims(spatial_dims)
+    _validate.target_layout(tensor, spatial_dims, "labels")
+    _validate.max_distance(max_distance)
+    _validate.float_labels(tensor, whole=True, name="labels")
+    if not isinstance(black_border, bool):
+        raise TypeError(f"black_border: must be a bool, got {type(black_border).__name__}")
+    leading, shape = tensor.shape[: tensor.ndim - spatial_dims], tensor.shape[tensor.ndim - spatial_dims :]
+    rows = _validate.spacing_rows(spacing, leading, spatial_dims)
+    _validate.spacing_values(rows)
+    chosen = capabilities.select(
+        capabilities.InstanceBackend, backend, tensor.device, "distances within instances"
+    )
+    if tensor.is_floating_point():
+        tensor = tensor.long()
+    value = _background(background, tensor.dtype)
+    if tensor.numel() == 0:
+        return cast("ArrayT", restore(torch.zeros(tensor.shape, dtype=torch.float32, device=tensor.device)))
+    samples = tensor.reshape(math.prod(leading), *shape).contiguous()
+    maps = chosen.instance_distance(samples, value, rows, max_distance, black_border)
+    return cast("ArrayT", restore(maps.reshape(tensor.shape)))
+
+
+def _background(value: object, dtype: torch.dtype) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"background: must be an integer, got {value!r}")
+    low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    if not low <= int(value) <= high:
+        raise ValueError(f"background: must fit the labels' dtype {dtype} ({low} to {high}), got {value}")
+    return int(value)

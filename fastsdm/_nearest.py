@@ -1,0 +1,132 @@
+"""Which voxel is nearest: the argument of the search that a distance map makes."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+
+from fastsdm import _validate
+from fastsdm._arrays import ArrayT, as_tensor
+from fastsdm._backends import capabilities
+from fastsdm._types import SpacingLike
+
+
+def nearest(
+    target: ArrayT,
+    *,
+    classes: int | Sequence[int] | None = None,
+    spatial_dims: int = 3,
+    spacing: SpacingLike = 1.0,
+    max_distance: float | None = None,
+    backend: str = "auto",
+) -> ArrayT:
+    """Find the nearest voxel of the other phase: the one that each voxel's distance is measured to.
+
+    Outside a class that is the nearest voxel of the class, inside it the nearest voxel that is not of the
+    class. Distances run between voxel centres, in the units of ``spacing``.
+
+    Args:
+        target: torch tensor, numpy array or cupy array of shape ``[..., *S]``, where ``S`` is the last
+            ``spatial_dims`` axes: a mask, or with ``classes`` a label map.
+        classes: None for a mask; K for the label values 0 to K-1; or the label values themselves.
+        spatial_dims: 2 or 3.
+        spacing: voxel size, as in :func:`fastsdm.signed_distance`.
+        max_distance: voxels farther away are not looked for.
+        backend: ``"auto"``, ``"native"`` or ``"scipy"``, on the CPU.
+
+    Returns:
+        Same kind and device as ``target``: int32 indices ``[..., ndim, *S]``, with ``classes``
+        ``[..., K, ndim, *S]``; -1 where there is no such voxel, or none within ``max_distance``. Of several
+        equally near voxels any may be returned; a backend always returns the same.
+
+    Raises:
+        TypeError: an argument of a type that cannot be used.
+        ValueError: an argument out of its range; the message names argument, rule and value.
+        BackendUnavailableError: the backend asked for cannot run, or no backend does this on that device.
+    """
+    tensor, restore = as_tensor(target, "target")
+    leading, shape, rows = _checked(tensor, "target", spatial_dims, spacing, max_distance)
+    _validate.float_labels(tensor, whole=classes is not None, name="target")
+    chosen = _chosen(backend, tensor)
+    values = None
+    if classes is not None:
+        values = _validate.class_values(classes, tensor.dtype)
+        tensor = tensor.long() if tensor.is_floating_point() else tensor
+    elif tensor.is_floating_point():
+        tensor = tensor != 0
+    per_class = [] if values is None else [len(values)]
+    result_shape = (*leading, *per_class, spatial_dims, *shape)
+    if tensor.numel() == 0:
+        return cast("ArrayT", restore(torch.empty(result_shape, dtype=torch.int32, device=tensor.device)))
+    samples = tensor.reshape(math.prod(leading), *shape).contiguous()
+    return cast("ArrayT", restore(chosen.nearest(samples, values, rows, max_distance).reshape(result_shape)))
+
+
+def nearest_label(
+    labels: ArrayT,
+    *,
+    spatial_dims: int = 3,
+    spacing: SpacingLike = 1.0,
+    max_distance: float | None = None,
+    background: int = 0,
+    backend: str = "auto",
+) -> ArrayT:
+    """Give every background voxel the label of its nearest labelled voxel.
+
+    Without ``max_distance`` this divides the volume into Voronoi cells of the labels; with it, the labels are
+    dilated by that distance and never grow into each other.
+
+    Args:
+        labels: torch tensor, numpy array or cupy array of shape ``[..., *S]``, bool, integers, or floats that
+            hold whole numbers.
+        spatial_dims: 2 or 3: how many of the last axes are spatial.
+        spacing: voxel size, as in :func:`fastsdm.signed_distance`.
+        max_distance: background voxels farther from every label keep the background.
+        background: the label that is filled.
+        backend: ``"auto"``, ``"native"`` or ``"scipy"``, on the CPU.
+
+    Returns:
+        Labels of the same kind, device, dtype and shape. A voxel between equally near labels gets any of them,
+        the same on every call. A volume without a label keeps the background.
+
+    Raises:
+        TypeError, ValueError, BackendUnavailableError: as in :func:`nearest`.
+    """
+    tensor, restore = as_tensor(labels, "labels")
+    leading, shape, rows = _checked(tensor, "labels", spatial_dims, spacing, max_distance)
+    _validate.float_labels(tensor, whole=True, name="labels")
+    if isinstance(background, bool) or not isinstance(background, numbers.Integral):
+        raise TypeError(f"background: must be an integer, got {background!r}")
+    _validate.class_values([background], tensor.dtype)
+    chosen = _chosen(backend, tensor)
+    if tensor.numel() == 0:
+        return cast("ArrayT", restore(tensor.clone()))
+    samples = tensor.reshape(math.prod(leading), *shape).contiguous()
+    empty = samples == background
+    found = chosen.nearest(empty, None, rows, max_distance)[:, 0]
+    flat = found[:, 0].long()
+    for axis in range(1, spatial_dims):
+        flat.mul_(shape[axis]).add_(found[:, axis])
+    gathered = samples.flatten(1).gather(1, flat.clamp_(min=0).flatten(1)).view_as(samples)
+    filled = torch.where(empty & (found[:, 0] >= 0), gathered, samples)
+    return cast("ArrayT", restore(filled.reshape(tensor.shape)))
+
+
+def _chosen(backend: str, tensor: torch.Tensor) -> capabilities.NearestBackend:
+    return capabilities.select(capabilities.NearestBackend, backend, tensor.device, "nearest voxels")
+
+
+def _checked(
+    tensor: torch.Tensor, name: str, spatial_dims: int, spacing: SpacingLike, max_distance: float | None
+) -> tuple[torch.Size, torch.Size, torch.Tensor]:
+    _validate.spatial_dims(spatial_dims)
+    _validate.target_layout(tensor, spatial_dims, name)
+    _validate.max_distance(max_distance)
+    leading, shape = tensor.shape[: tensor.ndim - spatial_dims], tensor.shape[tensor.ndim - spatial_dims :]
+    rows = _validate.spacing_rows(spacing, leading, spatial_dims)
+    _validate.spacing_values(rows)
+    return leading, shape, rows

@@ -1,0 +1,175 @@
+"""Nearest voxels: the distance recomputed from the index is the distance, whatever voxel a tie goes to."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+import fastsdm
+from fastsdm import testing
+from fastsdm._backends import _native_ext, registry
+
+BACKENDS = ["native", "scipy"]
+SPACINGS = [(1.0, 1.0, 1.0), (2.0, 3.0, 1.0), (1.3, 0.7, 2.1), (1.0, 0.7, 1.0)]
+
+
+def assert_nearest(indices: np.ndarray, inside: np.ndarray, spacing, limit=None) -> None:
+    """Each index names a voxel of the other phase, as far away as scipy says."""
+    indices = np.asarray(indices)
+    truth = np.abs(testing.reference_signed_distance(inside[None], [1], np.array([spacing]))[0, 0])
+    none = np.isinf(truth)
+    if limit is not None:
+        rounded = truth.astype(np.float32)
+        close = np.abs(rounded - np.float32(limit)) <= 2 * testing.ROUNDING * limit
+        none = np.where(close, (indices < 0).all(axis=0), rounded > limit)
+    assert ((indices < 0) == none).all()
+    assert (indices[:, none] == -1).all()
+    here = np.stack(np.nonzero(~none))
+    there = indices[:, ~none]
+    assert (inside[tuple(here)] != inside[tuple(there)]).all()
+    steps = (here - there) * np.asarray(spacing)[:, None]
+    np.testing.assert_allclose(np.sqrt((steps**2).sum(axis=0)), truth[~none], rtol=testing.ROUNDING)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_random_volumes(backend, data) -> None:
+    ndim = data.draw(st.sampled_from([2, 3]))
+    sizes = st.sampled_from([1, 2, 3, 5, 8, 9, 17, 33, 70])
+    shape = data.draw(st.lists(sizes, min_size=ndim, max_size=ndim))
+    fraction = data.draw(st.sampled_from([0.0, 0.002, 0.05, 0.5, 0.98, 1.0]))
+    mask = testing.noise(shape, fraction=fraction, seed=data.draw(st.integers(0, 10**6)))
+    spacing = data.draw(st.sampled_from(SPACINGS))[:ndim]
+    limit = data.draw(st.sampled_from([None, 0.3, 1.0, 2.6, 9.0, 1e6]))
+    options = {}
+    if backend == "native":
+        options = {"isa": data.draw(st.sampled_from(_native_ext.isas())), "threads": data.draw(st.sampled_from([1, 3]))}
+    rows = torch.tensor([spacing], dtype=torch.float64)
+    got = registry.get(backend).nearest(torch.from_numpy(mask)[None], (1,), rows, limit, **options)
+    assert got.dtype == torch.int32
+    assert_nearest(got[0, 0], mask, spacing, limit)
+
+
+@pytest.mark.parametrize("case", list(testing.hard_cases()), ids=lambda case: case.name)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_hard_case(case, backend) -> None:
+    got = fastsdm.nearest(
+        case.labels, classes=case.classes, spatial_dims=case.ndim, spacing=case.spacing, backend=backend
+    )
+    assert got.shape == (case.labels.shape[0], len(case.classes), case.ndim, *case.labels.shape[1:])
+    for b, k in np.ndindex(got.shape[:2]):
+        assert_nearest(got[b, k], (case.labels[b] == case.classes[k]).astype(np.uint8), case.spacing[b])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("size", [181, 182, 183, 300])
+def test_distances_beyond_16_bit_lanes(axis, size) -> None:
+    shape = [3, 5, 20]
+    shape[axis] = size
+    for mask in (np.zeros(shape, np.uint8), np.ones(shape, np.uint8)):
+        mask[0, 1, 2] = 1 - mask[0, 1, 2]
+        for spacing in ((1.0, 1.0, 1.0), (2.0, 2.0, 1.0)):
+            assert_nearest(fastsdm.nearest(mask, spacing=spacing), mask, spacing)
+
+
+def test_instruction_sets_and_threads_give_the_same_voxels() -> None:
+    labels = torch.from_numpy(testing.shells((33, 47, 70), classes=3))[None]
+    for spacing in SPACINGS:
+        rows = torch.tensor([spacing], dtype=torch.float64)
+        found = [
+            registry.get("native").nearest(labels, (0, 1, 2), rows, None, isa=isa, threads=threads)
+            for isa in _native_ext.isas()
+            for threads in (1, 2)
+        ]
+        assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_classes_leading_axes_and_kinds() -> None:
+    labels = np.stack([testing.shells((8, 9, 10), classes=3), testing.shells((8, 9, 10), classes=2)])
+    spacing = np.array([[1.0, 1.0, 1.0], [2.0, 0.5, 0.7]])
+    got = fastsdm.nearest(labels, classes=[2, 1], spacing=spacing)
+    assert got.shape == (2, 2, 3, 8, 9, 10)
+    assert got.dtype == np.int32
+    for b, k in np.ndindex(2, 2):
+        assert_nearest(got[b, k], (labels[b] == (2, 1)[k]).astype(np.uint8), spacing[b])
+    assert (got[1, 0] == -1).all(), "class 2 is absent from the second sample"
+    tensor = fastsdm.nearest(torch.from_numpy(labels), classes=[2, 1], spacing=spacing)
+    np.testing.assert_array_equal(tensor, got)
+    for dtype in (np.int8, np.uint16, np.float32):
+        np.testing.assert_array_equal(fastsdm.nearest(labels.astype(dtype), classes=[2, 1], spacing=spacing), got)
+    np.testing.assert_array_equal(fastsdm.nearest(labels * 0.5), fastsdm.nearest(labels > 0))
+    assert fastsdm.nearest(np.zeros((2, 0, 3, 4))).shape == (2, 3, 0, 3, 4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("limit", [None, 2.0, 3.5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_nearest_label(backend, limit, dtype) -> None:
+    labels = np.zeros((2, 14, 15, 33), dtype)
+    rng = np.random.default_rng(0)
+    for sample in range(2):
+        labels[sample][tuple(rng.integers(0, size, 9) for size in (14, 15, 33))] = rng.integers(1, 200, 9)
+    spacing = (1.5, 1.0, 0.8)
+    got = fastsdm.nearest_label(labels, spacing=spacing, max_distance=limit, backend=backend)
+    assert got.dtype == labels.dtype
+    for sample, filled in zip(labels, got, strict=True):
+        distance = ndimage.distance_transform_edt(sample == 0, sampling=spacing)
+        assert (filled[sample != 0] == sample[sample != 0]).all()
+        reached = distance <= (math.inf if limit is None else limit)
+        assert (filled[~reached] == 0).all()
+        per_label = {
+            value: ndimage.distance_transform_edt(sample != value, sampling=spacing)
+            for value in np.unique(sample[sample != 0])
+        }
+        for value, to_label in per_label.items():
+            voxels = reached & (filled == value)
+            np.testing.assert_allclose(to_label[voxels], distance[voxels], rtol=1e-6)
+        assert np.isin(filled[reached], list(per_label)).all()
+
+
+def test_nearest_label_of_another_background_and_of_none() -> None:
+    labels = testing.shells((9, 10, 11), classes=3) - 1
+    got = fastsdm.nearest_label(labels, background=1)
+    assert set(np.unique(got)) == {-1, 0}
+    assert (got[labels != 1] == labels[labels != 1]).all()
+    full = np.full((3, 4, 5), 7)
+    np.testing.assert_array_equal(fastsdm.nearest_label(full, background=7), full)
+    np.testing.assert_array_equal(fastsdm.nearest_label(full), full)
+
+
+@pytest.mark.parametrize("function", [fastsdm.nearest, fastsdm.nearest_label])
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"spatial_dims": 1}, ValueError, "spatial_dims: must be 2 or 3"),
+        ({"spacing": (1, 2)}, ValueError, "spacing"),
+        ({"spacing": -1}, ValueError, "spacing: must be positive"),
+        ({"max_distance": 0}, ValueError, "max_distance"),
+        ({"max_distance": "far"}, TypeError, "max_distance"),
+        ({"backend": "torch"}, fastsdm.BackendUnavailableError, "does not compute nearest voxels; use one of"),
+    ],
+)
+def test_bad_input(function, arguments, error, message) -> None:
+    with pytest.raises(error, match=message):
+        function(np.ones((3, 4, 5), np.uint8), **arguments)
+
+
+def test_more_bad_input() -> None:
+    with pytest.raises(TypeError, match="background: must be an integer, got 0.5"):
+        fastsdm.nearest_label(np.ones((3, 4, 5), np.uint8), background=0.5)
+    with pytest.raises(ValueError, match="300"):
+        fastsdm.nearest_label(np.ones((3, 4, 5), np.uint8), background=300)
+    with pytest.raises(ValueError, match="labels: must not contain NaN"):
+        fastsdm.nearest_label(np.full((3, 4, 5), np.nan))
+    with pytest.raises(ValueError, match="up to 16383 voxels .* use backend='scipy'"):
+        fastsdm.nearest(np.zeros((1, 16384), np.uint8), spatial_dims=2)
+    long = np.zeros((16390, 2), np.uint8)
+    long[3] = 1
+    assert_nearest(fastsdm.nearest(long, spatial_dims=2), long, (1.0, 1.0))
