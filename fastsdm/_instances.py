@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import cast
 
 import torch
@@ -60,23 +59,14 @@ def instance_distance(
     leading, shape = tensor.shape[: tensor.ndim - spatial_dims], tensor.shape[tensor.ndim - spatial_dims :]
     rows = _validate.spacing_rows(spacing, leading, spatial_dims)
     _validate.spacing_values(rows)
-    chosen = capabilities.select(
-        capabilities.InstanceBackend, backend, tensor.device, "distances within instances"
-    )
+    kind = capabilities.InstanceBackend
+    what = "distances within instances"
+    chosen = capabilities.select(kind, backend, tensor.device, what)  # type: ignore[type-abstract]
     if tensor.is_floating_point():
         tensor = tensor.long()
-    value = _background(background, tensor.dtype)
+    value = _validate.background(background, tensor.dtype)
     if tensor.numel() == 0:
         return cast("ArrayT", restore(torch.zeros(tensor.shape, dtype=torch.float32, device=tensor.device)))
     samples = tensor.reshape(math.prod(leading), *shape).contiguous()
     maps = chosen.instance_distance(samples, value, rows, max_distance, black_border)
     return cast("ArrayT", restore(maps.reshape(tensor.shape)))
-
-
-def _background(value: object, dtype: torch.dtype) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"background: must be an integer, got {value!r}")
-    low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
-    if not low <= int(value) <= high:
-        raise ValueError(f"background: must fit the labels' dtype {dtype} ({low} to {high}), got {value}")
-    return int(value)

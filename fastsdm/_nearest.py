@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import cast
 
@@ -90,8 +89,8 @@ def nearest_label(
         backend: ``"auto"``, ``"native"`` or ``"scipy"``, on the CPU.
 
     Returns:
-        Labels of the same kind, device, dtype and shape. A voxel between equally near labels gets any of them,
-        the same on every call. A volume without a label keeps the background.
+        Labels of the same kind, device, dtype and shape. A voxel between equally near labels gets any of
+        them, the same on every call. A volume without a label keeps the background.
 
     Raises:
         TypeError, ValueError, BackendUnavailableError: as in :func:`nearest`.
@@ -99,14 +98,12 @@ def nearest_label(
     tensor, restore = as_tensor(labels, "labels")
     leading, shape, rows = _checked(tensor, "labels", spatial_dims, spacing, max_distance)
     _validate.float_labels(tensor, whole=True, name="labels")
-    if isinstance(background, bool) or not isinstance(background, numbers.Integral):
-        raise TypeError(f"background: must be an integer, got {background!r}")
-    _validate.class_values([background], tensor.dtype)
+    value = _validate.background(background, tensor.dtype)
     chosen = _chosen(backend, tensor)
     if tensor.numel() == 0:
         return cast("ArrayT", restore(tensor.clone()))
     samples = tensor.reshape(math.prod(leading), *shape).contiguous()
-    empty = samples == background
+    empty = samples == value
     found = chosen.nearest(empty, None, rows, max_distance)[:, 0]
     flat = found[:, 0].long()
     for axis in range(1, spatial_dims):
@@ -117,7 +114,8 @@ def nearest_label(
 
 
 def _chosen(backend: str, tensor: torch.Tensor) -> capabilities.NearestBackend:
-    return capabilities.select(capabilities.NearestBackend, backend, tensor.device, "nearest voxels")
+    kind = capabilities.NearestBackend
+    return capabilities.select(kind, backend, tensor.device, "nearest voxels")  # type: ignore[type-abstract]
 
 
 def _checked(

@@ -140,6 +140,21 @@ def class_values(classes: object, dtype: torch.dtype) -> list[int]:
     return values
 
 
+def background(value: object, dtype: torch.dtype) -> int:
+    """Return the background's label value.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: ``dtype`` cannot hold it.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"background: must be an integer, got {value!r}")
+    low, high = _label_range(dtype)
+    if not low <= int(value) <= high:
+        raise ValueError(f"background: must fit the labels' dtype {dtype} ({low} to {high}), got {value}")
+    return int(value)
+
+
 def spacing_rows(value: SpacingLike, leading: Sequence[int], ndim: int) -> torch.Tensor:
     """Spacing of every sample, ``[prod(leading), ndim]`` float64 on the CPU.
 

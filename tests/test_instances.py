@@ -47,7 +47,7 @@ def cells(shape, count, *, gap=0.2, seed=0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(data=st.data())
 def test_random_volumes(backend, data) -> None:
     ndim = data.draw(st.sampled_from([2, 3]))
@@ -58,8 +58,14 @@ def test_random_volumes(backend, data) -> None:
     if kind == "cells":
         labels = cells(shape, min(math.prod(shape), data.draw(st.integers(1, 12))), seed=seed)
     else:
-        labels = {"noise": rng.integers(0, 3, shape), "one": np.ones(shape, int), "background": np.zeros(shape, int)}[kind]
-    spacing = data.draw(st.sampled_from([(1.0, 1.0, 1.0), (2.0, 3.0, 1.0), (1.3, 0.7, 2.1), (1.0, 0.7, 1.0)]))[:ndim]
+        labels = {
+            "noise": rng.integers(0, 3, shape),
+            "one": np.ones(shape, int),
+            "background": np.zeros(shape, int),
+        }[kind]
+    spacing = data.draw(
+        st.sampled_from([(1.0, 1.0, 1.0), (2.0, 3.0, 1.0), (1.3, 0.7, 2.1), (1.0, 0.7, 1.0)])
+    )[:ndim]
     border = data.draw(st.booleans())
     background = data.draw(st.sampled_from([0, 1]))
     limit = data.draw(st.sampled_from([None, 2.5]))
@@ -132,12 +138,12 @@ def test_no_voxels(shape) -> None:
     ("arguments", "error", "message"),
     [
         ({"background": 0.5}, TypeError, "background: must be an integer, got 0.5"),
-        ({"background": 300}, ValueError, r"background: must fit the labels' dtype torch.uint8 \(0 to 255\), got 300"),
+        ({"background": 300}, ValueError, r"must fit the labels' dtype torch.uint8 \(0 to 255\)"),
         ({"black_border": 1}, TypeError, "black_border: must be a bool, got int"),
         ({"spatial_dims": 4}, ValueError, "spatial_dims: must be 2 or 3"),
         ({"max_distance": -1}, ValueError, "max_distance"),
         ({"spacing": 0}, ValueError, "spacing: must be positive"),
-        ({"backend": "torch"}, fastsdm.BackendUnavailableError, "does not compute distances within instances"),
+        ({"backend": "torch"}, fastsdm.BackendUnavailableError, "does not compute distances"),
         ({"backend": "fast"}, ValueError, "backend: must be 'auto' or one of"),
     ],
 )  # fmt: skip
@@ -147,7 +153,9 @@ def test_bad_input(arguments, error, message) -> None:
 
 
 def test_labels_that_are_none() -> None:
-    with pytest.raises(ValueError, match="labels: float label maps must hold whole numbers, got 0.5"):
+    with pytest.raises(ValueError, match=r"labels: float label maps must hold whole numbers, got 0\.5"):
         fastsdm.instance_distance(np.full((3, 4, 5), 0.5))
-    with pytest.raises(fastsdm.BackendUnavailableError, match=r"no backend computes .* on meta; move .* \.cpu\(\)"):
+    with pytest.raises(
+        fastsdm.BackendUnavailableError, match=r"no backend computes .* on meta; move .* \.cpu\(\)"
+    ):
         fastsdm.instance_distance(torch.zeros(3, 4, 5, device="meta", dtype=torch.int32))

@@ -178,9 +178,6 @@ class NativeBackend:
         sampling = np.ones((batch, 3))
         sampling[:, len(flat) :] = spacing.numpy()
         maps = np.empty((batch, *flat, *shape), np.float32)
-        low, high = (0, 1) if labels.dtype == torch.bool else _ends(labels.dtype)
-        if not low <= background <= high:
-            raise ValueError(f"background: must fit the labels' dtype {labels.dtype}, got {background}")
         _native_ext.instance_distance(
             labels.numpy().reshape(batch, *flat, *shape),
             background % 2**64,
@@ -192,7 +189,6 @@ class NativeBackend:
             isa=isa,
         )
         return torch.from_numpy(maps.reshape(batch, *shape))
-
 
     def nearest(
         self,
@@ -227,8 +223,8 @@ class NativeBackend:
         batch, *shape = labels.shape
         if max(shape[1:]) > _LONGEST_SEARCHED:
             raise ValueError(
-                f"target: backend 'native' finds nearest voxels along axes of up to {_LONGEST_SEARCHED} voxels "
-                f"(the first may be longer), got shape {tuple(shape)}; use backend='scipy'"
+                f"target: backend 'native' finds nearest voxels along axes of {_LONGEST_SEARCHED} voxels at "
+                f"most (the first may be longer), got shape {tuple(shape)}; use backend='scipy'"
             )
         ndim = len(shape)
         # 2D as a volume whose middle axis is one voxel long: the threads share its rows.
