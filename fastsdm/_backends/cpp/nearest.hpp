@@ -4,12 +4,14 @@
 // voxel's own row, the first one whose square plus cost is the answer, bit for bit. Surfaces are near, so it is
 // found after few rows. Of two equally near rows the upper one counts, on every instruction set.
 
-inline std::int32_t packed(std::int32_t middle, bool none, std::int32_t scanned, std::int32_t phase) {
+inline std::int32_t packed(std::int32_t middle, std::int32_t none, std::int32_t scanned, std::int32_t phase) {
   const std::uint32_t high = static_cast<std::uint32_t>(middle * 2 + none) << 16;
   return static_cast<std::int32_t>(high | (static_cast<std::uint32_t>(scanned * 2 + phase) & 0xffffu));
 }
 inline std::int32_t middle_steps(std::int32_t word) { return word >> 17; }
-inline std::int32_t scanned_steps(std::int32_t word) { return static_cast<std::int16_t>(word & 0xffff) >> 1; }
+inline std::int32_t scanned_steps(std::int32_t word) {
+  return static_cast<std::int32_t>(static_cast<std::uint32_t>(word) << 16) >> 17;
+}
 inline std::int32_t none_bit(std::int32_t word) { return word >> 16 & 1; }
 
 void scan_nearest(std::uint8_t* phase, Index width, std::int32_t* words) {
@@ -22,10 +24,10 @@ void scan_nearest(std::uint8_t* phase, Index width, std::int32_t* words) {
     if (begin == 0) half = begin;
     if (end == width) half = end;
     if (begin == 0 && end == width) {
-      for (Index x = 0; x < width; ++x) words[x] = packed(0, true, 0, own);
+      for (Index x = 0; x < width; ++x) words[x] = packed(0, 1, 0, own);
     } else {
-      for (Index x = begin; x < half; ++x) words[x] = packed(0, false, static_cast<std::int32_t>(begin - x - 1), own);
-      for (Index x = half; x < end; ++x) words[x] = packed(0, false, static_cast<std::int32_t>(end - x), own);
+      for (Index x = begin; x < half; ++x) words[x] = packed(0, 0, static_cast<std::int32_t>(begin - x - 1), own);
+      for (Index x = half; x < end; ++x) words[x] = packed(0, 0, static_cast<std::int32_t>(end - x), own);
     }
     begin = end;
   };
@@ -78,34 +80,42 @@ inline void store_floats(V v, float (&to)[V::lanes]) {
   for (Index p = 0; p < V::lanes / Floats::lanes; ++p) parts[p].store(to + p * Floats::lanes);
 }
 
-// Writes row `row` of the `count` columns from `first` on.
-template <int lanes>
-inline void write_nearest(const std::int32_t* tile, const float (&codes)[lanes], const float (&best)[lanes],
-                          Index row, Index first, Index count, Index stride, const NearestStep& step,
-                          const std::int32_t* place_middle, const std::int32_t* place_scanned) {
-  std::int32_t rows[lanes], middle[lanes], scanned[lanes];
+// Writes row `row` of the `count` columns from `first` on: as words, or with `last` as indices.
+template <bool last, int lanes>
+FASTSDM_INLINE void write_nearest(const std::int32_t* tile, const float (&codes)[lanes], const float (&best)[lanes],
+                                  Index row, Index first, Index count, Index stride, const NearestStep& step,
+                                  const std::int32_t* place_middle, const std::int32_t* place_scanned) {
+  std::int32_t steps[lanes], at[lanes], words[lanes], rows[lanes], middle[lanes], scanned[lanes];
+  const auto here = static_cast<std::int32_t>(row);
   for (int x = 0; x < lanes; ++x) {
     const auto code = static_cast<std::int32_t>(codes[x]);
-    const std::int32_t steps = (code & 1) != 0 ? code >> 1 : -(code >> 1);
-    const std::int32_t own = tile[row * kTileColumns + first + x];
-    const std::int32_t word = tile[(row + steps) * kTileColumns + first + x];
+    const std::int32_t down = -(code & 1);
+    steps[x] = (code >> 1 & down) - (code >> 1 & ~down);
+    at[x] = (here + steps[x]) * static_cast<std::int32_t>(kTileColumns) + x;
+  }
+  for (int x = 0; x < lanes; x += static_cast<int>(Floats::lanes)) gather(tile + first, at + x, words + x);
+  const std::int32_t* const own = tile + row * kTileColumns + first;
+  const float farthest = step.farthest;
+  for (int x = 0; x < lanes; ++x) {
     // A voxel of the other phase is itself the nearest one.
-    const std::int32_t same = ((own ^ word) & 1) - 1;
-    const std::int32_t none = -static_cast<std::int32_t>(!(best[x] <= step.farthest && best[x] >= -step.farthest));
-    if (step.words) {
-      rows[x] = packed(steps, none != 0, scanned_steps(word) & same, own & 1);
+    const std::int32_t same = ((own[x] ^ words[x]) & 1) - 1;
+    const float square = best[x] < 0 ? -best[x] : best[x];
+    const std::int32_t none = square <= farthest ? 0 : -1;
+    const std::int32_t middle_step = middle_steps(words[x]) & same, scanned_step = scanned_steps(words[x]) & same;
+    if (last) {
+      rows[x] = (here + steps[x]) | none;
+      middle[x] = (place_middle[first + x] + middle_step) | none;
+      scanned[x] = (place_scanned[first + x] + scanned_step) | none;
     } else {
-      rows[x] = (static_cast<std::int32_t>(row) + steps) | none;
-      middle[x] = (place_middle[first + x] + (middle_steps(word) & same)) | none;
-      scanned[x] = (place_scanned[first + x] + (scanned_steps(word) & same)) | none;
+      rows[x] = packed(steps[x], none & 1, scanned_step, own[x] & 1);
     }
   }
-  const Index at = row * stride + first;
+  const Index to = row * stride + first;
   const auto bytes = static_cast<std::size_t>(count) * sizeof(std::int32_t);
-  std::memcpy((step.words ? step.words : step.row) + at, rows, bytes);
-  if (step.words) return;
-  std::memcpy(step.scanned + at, scanned, bytes);
-  if (step.middle) std::memcpy(step.middle + at, middle, bytes);
+  std::memcpy((last ? step.row : step.words) + to, rows, bytes);
+  if (!last) return;
+  std::memcpy(step.scanned + to, scanned, bytes);
+  if (step.middle) std::memcpy(step.middle + to, middle, bytes);
 }
 
 template <class V>
@@ -138,8 +148,12 @@ bool nearest_tile(const std::int32_t* tile, Index count, const Axis& axis, const
       const V in = source_code(inside, max(subtract(zero, signed_best), zero), row, length, cost);
       store_floats(max(out, in), codes);  // one of the two is 0
       store_floats(signed_best, best);
-      write_nearest(tile, codes, best, row, first, least(L, count - first), axis.stride, step, place_middle,
-                    place_scanned);
+      const Index here = least(L, count - first);
+      if (step.words) {
+        write_nearest<false>(tile, codes, best, row, first, here, axis.stride, step, nullptr, nullptr);
+      } else {
+        write_nearest<true>(tile, codes, best, row, first, here, axis.stride, step, place_middle, place_scanned);
+      }
     }
   }
   return fits;

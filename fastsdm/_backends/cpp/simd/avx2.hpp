@@ -38,6 +38,10 @@ inline Floats zero_up_to(Floats bound, Floats a) {
 inline Floats min_where_equal(Floats a, Floats b, Floats x, Floats y) {
   return {_mm256_blendv_ps(x.v, min(x, y).v, _mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ))};
 }
+inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_t* to) {
+  const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_i32gather_epi32(from, index, 4));
+}
 inline bool any_less(Floats a, Floats b) {
   return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)) != 0;
 }

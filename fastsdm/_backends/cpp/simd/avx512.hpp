@@ -38,6 +38,9 @@ inline Floats zero_up_to(Floats bound, Floats a) {
 inline Floats min_where_equal(Floats a, Floats b, Floats x, Floats y) {
   return {_mm512_mask_min_ps(x.v, _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ), x.v, y.v)};
 }
+inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_t* to) {
+  _mm512_storeu_si512(to, _mm512_i32gather_epi32(_mm512_loadu_si512(at), from, 4));
+}
 inline bool any_less(Floats a, Floats b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) != 0; }
 
 struct Shorts {

@@ -41,6 +41,9 @@ inline Floats zero_up_to(Floats bound, Floats a) {
 inline Floats min_where_equal(Floats a, Floats b, Floats x, Floats y) {
   return {vbslq_f32(vceqq_f32(a.v, b.v), min(x, y).v, x.v)};
 }
+inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_t* to) {
+  for (int i = 0; i < Floats::lanes; ++i) to[i] = from[at[i]];
+}
 inline bool any_less(Floats a, Floats b) { return vmaxvq_u32(vcltq_f32(a.v, b.v)) != 0; }
 
 struct Shorts {

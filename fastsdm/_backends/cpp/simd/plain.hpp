@@ -74,6 +74,9 @@ inline V min_where_equal(const V& a, const V& b, V x, const V& y) {
   for (int i = 0; i < V::lanes; ++i) x.v[i] = a.v[i] == b.v[i] && y.v[i] < x.v[i] ? y.v[i] : x.v[i];
   return x;
 }
+inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_t* to) {
+  for (int i = 0; i < Floats::lanes; ++i) to[i] = from[at[i]];
+}
 inline Floats add(const Floats& a, const Floats& b) {
   return lanewise(a, b, [](float x, float y) { return x + y; });
 }

@@ -39,6 +39,9 @@ inline Floats min_where_equal(Floats a, Floats b, Floats x, Floats y) {
   const __m128 equal = _mm_cmpeq_ps(a.v, b.v);
   return {_mm_or_ps(_mm_and_ps(equal, min(x, y).v), _mm_andnot_ps(equal, x.v))};
 }
+inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_t* to) {
+  for (int i = 0; i < Floats::lanes; ++i) to[i] = from[at[i]];
+}
 inline bool any_less(Floats a, Floats b) { return _mm_movemask_ps(_mm_cmplt_ps(a.v, b.v)) != 0; }
 
 struct Shorts {
