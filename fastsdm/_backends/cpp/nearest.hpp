@@ -38,14 +38,21 @@ void scan_nearest(std::uint8_t* phase, Index width, std::int32_t* words) {
   fill(width);
 }
 
-// Signed squares of a row of words.
+// Signed squares of a row of words. Without a branch: phases alternate, and none could be foretold.
 template <int lanes>
 inline void squares_of(const std::int32_t* words, const NearestStep& step, float (&squares)[lanes]) {
+  float signs[lanes];
   for (int x = 0; x < lanes; ++x) {
     const std::int32_t scanned = scanned_steps(words[x]), middle = middle_steps(words[x]);
-    float square = static_cast<float>(scanned * scanned) + step.weight * static_cast<float>(middle * middle);
-    square = none_bit(words[x]) != 0 || !(square < step.most) ? step.most : square;
-    squares[x] = (words[x] & 1) != 0 ? -square : square;
+    const float square = static_cast<float>(scanned * scanned) + step.weight * static_cast<float>(middle * middle);
+    // Infinity where there is none, else 0.
+    const float none = static_cast<float>(none_bit(words[x])) * std::numeric_limits<float>::max() * 4.0f;
+    squares[x] = square + none;
+    signs[x] = static_cast<float>(1 - 2 * (words[x] & 1));
+  }
+  for (int x = 0; x < lanes; x += static_cast<int>(Floats::lanes)) {
+    const Floats capped = min(Floats::load(squares + x), Floats::splat(step.most));
+    multiply(capped, Floats::load(signs + x)).store(squares + x);
   }
 }
 
