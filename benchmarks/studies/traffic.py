@@ -1,6 +1,6 @@
 """Device memory and launches of a signed map, counted, not timed: `python -m benchmarks.studies.traffic`.
 
-Ours is counted from the launches that the backend itself makes (`triton_launcher.passes`): every
+Ours is counted from the launches that the backend itself makes (`triton_passes.passes`): every
 pass reads its source once and writes its target once; what is read again is left to the caches.
 
 cuCIM's is counted the same way from its source (cuCIM 26.10, `core/operations/morphology/_pba_3d.py` and
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.report.markdown import table
-from fastsdm._backends import triton_launcher
+from fastsdm._backends import triton_passes
 
 SHAPES = ((8, 128, 128, 128), (1, 64, 512, 512), (1, 512, 512, 512))
 _PADDING = 32
@@ -68,7 +68,7 @@ _TRANSFORM = (
 
 def triton_traffic(shape: Sequence[int], classes: int, labels_dtype: torch.dtype = torch.uint8) -> Traffic:
     """Our kernels on labels ``[B, *S]``."""
-    passes = triton_launcher.passes(shape, labels_dtype, classes)
+    passes = triton_passes.passes(tuple(shape), labels_dtype, classes)
     return Traffic(len(passes), sum(launch.bytes for launch in passes), classes * math.prod(shape))
 
 

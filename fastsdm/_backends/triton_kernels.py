@@ -1,4 +1,4 @@
-"""The Triton kernels of the `triton` backend; `_triton.py` launches them, `docs/triton.md` explains them.
+"""The kernels of the `triton` backend; `triton_launcher.py` launches them, `docs/triton.md` explains them.
 
 Both work on the *signed field*: one number per voxel and class, positive outside the class and negative
 inside, whose magnitude is the distance to the nearest voxel of the other phase as far as the axes done so
@@ -14,6 +14,16 @@ import triton.language as tl
 
 #: Rows of a segment whose nearest source is found before the rows between them are looked at.
 COARSE_ROWS = tl.constexpr(8)
+#: A shifted distance this small beside the shift is rounding, and reads 0.
+RESIDUE = tl.constexpr(2**-21)
+#: Numbers per sample and pass in the table: ratio, limit, area, shift inside, shift outside, missing.
+TABLE_ROW = tl.constexpr(6)
+
+
+@triton.jit
+def _field(ptr, HALF: tl.constexpr):
+    """The field's own type: it may lie in memory that was allocated as another one."""
+    return ptr.to(tl.pointer_type(tl.float16 if HALF else tl.float32), bitcast=True)
 
 
 @triton.jit
@@ -34,14 +44,29 @@ def _lowest(bits):
     return _exponent(bits ^ (bits & (bits - 1)))
 
 
-@triton.jit(do_not_specialize=["classes", "rows", "width"])
+@triton.jit
+def _is_inside(label_ptr, value, negated):
+    """Whether labels belong to the class: they have its value, or where `negated` any other."""
+    return (tl.load(label_ptr).to(value.dtype) == value) ^ (negated != 0)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "labels_ptr", "table_ptr", "field_ptr", "listed", "lowest", "negated", "classes", "rows", "width"
+    ]
+)  # fmt: skip
 def _scan_row_kernel(
     labels_ptr,  # [B, rows, width] integer
-    classes_ptr,  # [classes] integer
+    table_ptr,  # [classes] int64 where `listed`, else not read
     field_ptr,  # [B, classes, rows, width] float, out: signed count of voxels along the row
+    listed,  # 1: the class values are in the table; 0: they are lowest, lowest + 1, ...
+    lowest,
+    negated,  # 1: inside are all labels but that value
     classes,
     rows,
     width,
+    WIDE: tl.constexpr,  # labels are compared as 64-bit integers, else as 32-bit ones
+    HALF: tl.constexpr,  # the field is float16, else float32
     ROWS: tl.constexpr,  # rows per program
 ):
     """Signed field along the last axis: distance to the nearest voxel of the other phase in the row.
@@ -50,6 +75,8 @@ def _scan_row_kernel(
     bit that differs from its neighbour starts (or ends) a run. One sweep measures to the left, one back to
     the right; what lies beyond the word is carried over.
     """
+    values_ptr = table_ptr.to(tl.pointer_type(tl.int64), bitcast=True)
+    field_ptr = _field(field_ptr, HALF)
     blocks = tl.cdiv(rows, ROWS)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     row = (tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS))[:, None]
@@ -61,18 +88,21 @@ def _scan_row_kernel(
     before = bit - 1
 
     for k in range(classes):
-        value = tl.load(classes_ptr + k)
+        value = (lowest + k).to(tl.int64)
+        value = tl.load(values_ptr + k, mask=listed != 0, other=value)
+        if not WIDE:
+            value = value.to(tl.int32)
         label_ptr = labels_ptr + sample * rows * width + row_start
         class_ptr = field_ptr + (sample * classes + k) * rows * width + row_start
 
-        previous = (tl.load(label_ptr).to(value.dtype) == value).to(tl.uint32)
+        previous = _is_inside(label_ptr, value, negated).to(tl.uint32)
         start = tl.full(
             [ROWS, 1], float("-inf"), tl.float32
         )  # of the last run, counted from the word's voxel 0
         for word in range(words):
             x = word * 32 + lane
             # Beyond its end a row goes on as it ended: no run starts there.
-            inside = tl.load(label_ptr + tl.minimum(x, width - 1)).to(value.dtype) == value
+            inside = _is_inside(label_ptr + tl.minimum(x, width - 1), value, negated)
             phases = tl.sum(tl.where(inside, bit, 0), axis=1, keep_dims=True)
             starts = phases ^ ((phases << 1) | previous)
             passed = starts & (before | bit)
@@ -172,17 +202,47 @@ def _sources_of_ends(
     return above, tl.where(beyond, above, tl.maximum(of_start, of_end))
 
 
-@triton.jit(do_not_specialize=["classes", "length", "stride", "columns"])
-def _search_axis_kernel(
-    source_ptr,  # [volumes, columns * length] float: signed field of the axes done so far
-    table_ptr,  # [B, 4] float32: ratio, limit, area, unused
-    target_ptr,  # like source, float32, out: the field with this axis included
+@triton.jit
+def _finished(distance, taken, missing, cut):
+    """The shifted, filled and clamped distance; a missing one is infinite, with the shift and without."""
+    shifted = distance - taken
+    shifted = tl.where(tl.abs(shifted) <= taken * RESIDUE, 0.0, shifted)
+    shifted = tl.where(shifted == float("inf"), missing, shifted)
+    return tl.minimum(tl.maximum(shifted, -cut), cut)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "source_ptr", "table_ptr", "target_ptr", "ratio", "limit", "area", "shift_inside", "shift_outside",
+        "missing", "cut", "table_start", "classes", "length", "stride", "planes", "first", "rows", "columns",
+        "width", "pitch", "offset",
+    ]
+)  # fmt: skip
+def _search_axis_kernel(  # noqa: PLR0915  # a kernel is one function
+    source_ptr,  # [volumes, planes * length * stride] float: signed field of the axes done so far
+    table_ptr,  # [B, TABLE_ROW] float32 from table_start on, in place of the next six; not read if that is -1
+    target_ptr,  # float, out: like the source with this axis included; if FINAL [volumes, rows, columns]
+    ratio,  # squared voxels of this axis per unit of the source
+    limit,  # max_distance in voxels of this axis
+    area,  # squared size of this axis' voxel
+    shift_inside,  # these three finish the map, and so does the next
+    shift_outside,
+    missing,
+    cut,
+    table_start,
     classes,
-    length,
-    stride,
-    columns,
+    length,  # rows of a column, all of which are sources
+    stride,  # from row to row
+    planes,  # a volume has planes * length * stride voxels
+    first,  # the first row that is computed
+    rows,  # number of rows that are computed
+    columns,  # number of columns that are computed: groups of `width` neighbours,
+    width,
+    pitch,  # from group to group
+    offset,  # the first column
     COUNTS: tl.constexpr,  # the source is the scan's, not yet squared
-    FINAL: tl.constexpr,  # the target is the distance, not its square
+    HALF: tl.constexpr,  # the source is float16, else float32
+    FINAL: tl.constexpr,  # the target is the finished map, not the squared field
     STEP: tl.constexpr,  # rows per coarse row
     LANES: tl.constexpr,  # columns per program
 ):
@@ -194,26 +254,32 @@ def _search_axis_kernel(
     enclose those of all rows between them, and the work is bounded wherever the sources are.
     """
     SEGMENT: tl.constexpr = COARSE_ROWS * STEP
-    segments = tl.cdiv(length, SEGMENT)
+    segments = tl.cdiv(rows, SEGMENT)
     tiles = tl.cdiv(columns, LANES)
     segment = tl.program_id(0) % segments  # programs that share a column are neighbours in launch order
     tile = tl.program_id(0) // segments % tiles
     volume = tl.program_id(0) // segments // tiles
 
-    table_ptr += volume // classes * 4
-    ratio = tl.load(table_ptr)  # squared voxels of this axis per unit of the source
-    limit = tl.load(table_ptr + 1)  # max_distance in voxels of this axis
-    area = tl.load(table_ptr + 2)  # squared size of this axis' voxel
+    in_table = table_start >= 0
+    numbers_ptr = table_ptr + table_start + volume // classes * TABLE_ROW
+    ratio = tl.load(numbers_ptr, mask=in_table, other=ratio)
+    limit = tl.load(numbers_ptr + 1, mask=in_table, other=limit)
 
     # A surplus lane does the last column again.
     column = tl.minimum(tile * LANES + tl.arange(0, LANES), columns - 1)
-    base = (volume.to(tl.int64) * columns + column // stride * stride) * length + column % stride
+    base = volume.to(tl.int64) * planes * length * stride
+    base += (column // width).to(tl.int64) * pitch + column % width + offset
+    source_ptr = _field(source_ptr, HALF) + base
+    if FINAL:
+        target_ptr += volume.to(tl.int64) * rows * columns + column
+        target_stride = columns.to(tl.int64)
+    else:
+        target_ptr += base + first.to(tl.int64) * stride
+        target_stride = stride.to(tl.int64)
     stride = stride.to(tl.int64)
-    source_ptr += base
-    target_ptr += base
 
-    start = segment * SEGMENT
-    end = tl.minimum(start + SEGMENT, length) - 1
+    start = first + segment * SEGMENT
+    end = tl.minimum(start + SEGMENT, first + rows) - 1
     step = tl.arange(0, STEP)[:, None]
     coarse = tl.arange(0, COARSE_ROWS)[:, None]
     most = tl.full([STEP, LANES], 0, tl.float32)
@@ -238,17 +304,26 @@ def _search_axis_kernel(
             for i in range(0, tl.cdiv(end - start + 1, STEP)):
                 next_above = tl.where(i + 1 < COARSE_ROWS, _row_of(nearest, i + 1, coarse), below)
                 row = start + i * STEP
-                offset = (row + step) * stride
-                own = tl.load(source_ptr + offset, mask=row + step <= end, other=0.0)
+                own = tl.load(source_ptr + (row + step) * stride, mask=row + step <= end, other=0.0)
                 mine = own.to(tl.float32) * sign > 0
                 if tl.max(mine.to(tl.int32)) > 0:
-                    first = tl.minimum(above, next_above)
-                    count = tl.max(tl.maximum(above, next_above) - first) + 1
+                    nearest_row = tl.minimum(above, next_above)
+                    count = tl.max(tl.maximum(above, next_above) - nearest_row) + 1
                     best, _sources = _nearest(
-                        source_ptr, stride, length, first, count, row,
+                        source_ptr, stride, length, nearest_row, count, row,
                         step.to(tl.float32), sign, ratio, COUNTS, STEP, LANES, UNROLL=1,
                     )  # fmt: skip
                     if FINAL:
-                        best = tl.sqrt_rn(best * area)
-                    tl.store(target_ptr + offset, best * sign, mask=mine)
+                        side = tl.where(phase == 0, shift_outside, shift_inside)
+                        best = _finished(
+                            tl.sqrt_rn(best * tl.load(numbers_ptr + 2, mask=in_table, other=area)),
+                            tl.load(numbers_ptr + 3 + (1 - phase), mask=in_table, other=side),
+                            tl.load(numbers_ptr + 5, mask=in_table, other=missing),
+                            cut,
+                        )
+                    place = (row - first + step) * target_stride
+                    # The 0 makes a negative zero a positive one.
+                    tl.store(
+                        target_ptr + place, (best * sign + 0.0).to(target_ptr.dtype.element_ty), mask=mine
+                    )
                 above = next_above

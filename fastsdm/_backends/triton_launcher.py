@@ -2,144 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-#: float16 holds every whole number up to here, hence every distance along a row of that many voxels.
-_LONGEST_HALF_ROW = 2048
-#: A segment of the search is this many coarse rows, each followed by the rows up to the next one.
-_COARSE_ROWS = 8
-#: Chosen by count of instructions (docs/triton.md): few end rows for long axes, short ranges for short ones.
-_LONGEST_SHORT_AXIS = 128
-_SHORT_STEP = 8
+from fastsdm._backends.contract import Finish, SpacingRows
+from fastsdm._backends.triton_passes import AMD, INTERPRETER, NVIDIA, Pass, Tiles, passes
+
 _OLDEST_CAPABILITY = (8, 0)
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """What one program, always a single warp, works on.
-
-    Attributes:
-        rows: rows of the scan.
-        columns: columns of the search.
-        long_step: rows per coarse row of the search where the axis is long.
-        short_registers: what a thread of the search may use where the axis is short; None: as the compiler
-            likes it.
-    """
-
-    rows: int
-    columns: int
-    long_step: int
-    short_registers: int | None = None
-
-
-# With Triton 3.7 the assembler, left to itself, stops at 80 registers for sm_80 and spills.
-NVIDIA = Tiles(rows=4, columns=32, long_step=16, short_registers=96)
-AMD = Tiles(rows=8, columns=64, long_step=8)  # 16 would spill the row masks' registers
-#: The interpreter takes time per operation, whatever its size.
-INTERPRETER = Tiles(rows=2048, columns=2048, long_step=16)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One kernel launch, and the two fields it reads and writes.
-
-    Attributes:
-        kernel: name of the kernel in ``_triton_kernels``.
-        grid: number of programs.
-        sizes: run-time integers, in the kernel's order.
-        constants: compile-time constants.
-        registers: what a thread may use, where that is bounded.
-        source_dtype: of the labels or the field that it reads.
-        source_items: their number of elements.
-        target_dtype: of the field that it writes.
-        target_items: its number of elements.
-    """
-
-    kernel: str
-    grid: int
-    sizes: tuple[int, ...]
-    constants: dict[str, int]
-    registers: int | None
-    source_dtype: torch.dtype
-    source_items: int
-    target_dtype: torch.dtype
-    target_items: int
-
-    @property
-    def options(self) -> dict[str, int | bool]:
-        """What Triton is to compile with."""
-        # Fusion is spelt out because its default is about to change; exactness at equal spacing needs none.
-        options: dict[str, int | bool] = {"num_warps": 1, "enable_fp_fusion": True}
-        # Triton knows the other name on NVIDIA only.
-        return options if self.registers is None else options | {"maxnreg": self.registers}
-
-    @property
-    def bytes(self) -> int:
-        """Device memory that the pass must move: its source once and its target once."""
-        source = self.source_items * self.source_dtype.itemsize
-        return source + self.target_items * self.target_dtype.itemsize
-
-
-def passes(
-    shape: Sequence[int], labels_dtype: torch.dtype, classes: int, tiles: Tiles = NVIDIA
-) -> list[Pass]:
-    """The launches for labels of that shape, one per spatial axis, last axis first.
-
-    Args:
-        shape: ``[B, *S]``, no size zero.
-        labels_dtype: integer or bool.
-        classes: K, at least 1.
-        tiles: what a program works on.
-    """
-    batch, *spatial = shape
-    voxels = math.prod(spatial)
-    fields = batch * classes
-    width, rows = spatial[-1], voxels // spatial[-1]
-    launches = [
-        Pass(
-            kernel="_scan_row_kernel",
-            grid=batch * _blocks(rows, tiles.rows),
-            sizes=(classes, rows, width),
-            constants={"ROWS": tiles.rows},
-            registers=None,
-            source_dtype=labels_dtype,
-            source_items=batch * voxels,
-            target_dtype=torch.float16 if width <= _LONGEST_HALF_ROW else torch.float32,
-            target_items=fields * voxels,
-        )
-    ]
-    for axis in reversed(range(len(spatial) - 1)):
-        length, stride = spatial[axis], math.prod(spatial[axis + 1 :])
-        columns = voxels // length
-        is_short = length <= _LONGEST_SHORT_AXIS
-        step = _SHORT_STEP if is_short else tiles.long_step
-        first, final = len(launches) == 1, axis == 0
-        launches.append(
-            Pass(
-                kernel="_search_axis_kernel",
-                grid=fields * _blocks(length, _COARSE_ROWS * step) * _blocks(columns, tiles.columns),
-                sizes=(classes, length, stride, columns),
-                constants={"COUNTS": first, "FINAL": final, "STEP": step, "LANES": tiles.columns},
-                registers=tiles.short_registers if is_short else None,
-                source_dtype=launches[-1].target_dtype,
-                source_items=fields * voxels,
-                target_dtype=torch.float32,
-                target_items=fields * voxels,
-            )
-        )
-    return launches
-
-
-def _blocks(size: int, block: int) -> int:
-    return -(-size // block)
+_PLAIN = Finish(shifts=(0.0,), both_sides=False, missing=(math.inf,), limit=math.inf)
+#: What Triton loads and compares as an integer with the same bits.
+_SAME_BITS = {torch.bool: torch.uint8, torch.uint64: torch.int64}
+_NOT_IN_TABLE = -1
+#: ratio, limit, area, shift inside, shift outside, missing: a search's numbers for one sample.
+_Numbers = tuple[float, float, float, float, float, float]
 
 
 class TritonBackend:
@@ -148,25 +32,17 @@ class TritonBackend:
     name = "triton"
     exact = True
 
+    def __init__(self) -> None:
+        self._usable: set[torch.device] = set()
+
     def unavailable(self, device: torch.device) -> str | None:
         """None where Triton can compile for ``device``, or interprets the kernels on the CPU."""
-        try:
-            kernels = _kernels()
-        except ImportError as error:
-            return f"Triton cannot be imported ({error}); pip install triton (GPU builds of torch bring it)"
-        if _interpreted(kernels):
-            return None if device.type == "cpu" else "TRITON_INTERPRET=1 is set; unset it to run on the GPU"
-        if device.type != "cuda":
-            return (
-                f"it compiles for CUDA and ROCm devices, the target is on {device}; move it there, or set "
-                "TRITON_INTERPRET=1 before the first use to interpret the kernels on the CPU (slow)"
-            )
-        if not torch.cuda.is_available():
-            return "torch finds no CUDA or ROCm device; check the driver and that torch is a GPU build"
-        if torch.version.hip is None and torch.cuda.get_device_capability(device) < _OLDEST_CAPABILITY:
-            found = ".".join(map(str, torch.cuda.get_device_capability(device)))
-            return f"compute capability {found}, Triton needs 8.0 or newer; use backend 'cucim' or 'cupy'"
-        return _no_compiler()
+        if device in self._usable:
+            return None
+        reason = _reason_against(device)
+        if reason is None:
+            self._usable.add(device)
+        return reason
 
     def signed_distance(
         self,
@@ -175,29 +51,120 @@ class TritonBackend:
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.contract.Backend`.
+        """See :class:`fastsdm._backends.contract.Backend`."""
+        rows = tuple(map(tuple, spacing.tolist()))
+        rows = rows[:1] if len(set(rows)) == 1 else rows
+        shape = labels.shape[1:]
+        return self.finished_region(
+            labels, classes, rows, max_distance, _PLAIN, [0] * len(shape), shape, torch.float32
+        )
 
-        Working memory beside the result: per voxel and class 4 bytes in 3D, 2 in 2D (4 where rows are longer
-        than 2048 voxels). Squared distances are float32: at equal spacing exact up to 4096 voxels.
+    def finished_region(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int] | None,
+        spacing: SpacingRows,
+        max_distance: float | None,
+        finish: Finish,
+        start: Sequence[int],
+        size: Sequence[int],
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._backends.contract.FusedBackend`.
+
+        Working memory beside the result: per voxel of the volume and class 4 bytes in 3D, 2 in 2D; 2 more in
+        3D where the result is not float32 or smaller than the volume. Twice the 2 where rows are longer than
+        2048 voxels. Squared distances are float32: at equal spacing exact up to 4096 voxels.
         """
         device = labels.device
-        shape = (labels.shape[0], len(classes), *labels.shape[1:])
-        result = torch.empty(shape, dtype=torch.float32, device=device)
+        count = 1 if classes is None else len(classes)
+        result = torch.empty((labels.shape[0], count, *size), dtype=dtype, device=device)
         if result.numel() == 0:
             return result
-        labels = _readable(labels)
-        launches = passes(labels.shape, labels.dtype, len(classes), _tiles(device))
-        fields = _fields(result, launches)
-        values = _on_device(torch.tensor(classes, dtype=_value_dtype(labels.dtype, classes)), device)
-        tables = _on_device(_axis_tables(spacing, max_distance), device)
+        if labels.dtype in _SAME_BITS:
+            labels = labels.view(_SAME_BITS[labels.dtype])
+        launches = passes(
+            tuple(labels.shape), labels.dtype, count, _tiles(device), tuple(start), tuple(size), dtype
+        )
+        numbers = [_numbers(launch.axis, spacing, max_distance, finish) for launch in launches[1:]]
+        values = [0] if classes is None else classes
+        listed = not _is_run(values)
+        table = _table(values if listed else (), numbers, labels.dtype, device)
 
-        with torch.cuda.device(labels.get_device()):  # Triton launches on the current device, in its stream
-            _launch(launches[0], labels, values, fields[0])
-            for launch, source, table, target in zip(
-                launches[1:], fields[:-1], tables, fields[1:], strict=True
-            ):
-                _launch(launch, source, table, target)
+        index = device.index if device.type == "cuda" else None
+        if index is None or index == torch.cuda.current_device():
+            _run(launches, labels, result, values[0], listed, classes is None, numbers, finish.limit, table)
+        else:
+            with torch.cuda.device(index):  # Triton launches on the current device, in its stream
+                _run(
+                    launches, labels, result, values[0], listed, classes is None, numbers, finish.limit, table
+                )
         return result
+
+
+def _run(
+    launches: Sequence[Pass],
+    labels: torch.Tensor,
+    result: torch.Tensor,
+    lowest: int,
+    listed: bool,
+    negated: bool,
+    numbers: list[list[_Numbers]],
+    limit: float,
+    table: torch.Tensor | None,
+) -> None:
+    """Launch the passes.
+
+    Args:
+        launches: of all passes.
+        labels: integer.
+        result: what the last pass writes.
+        lowest: the first class value.
+        listed: whether class values are in the table; else they are ``lowest``, ``lowest + 1``, ...
+        negated: whether all labels but ``lowest`` are inside.
+        numbers: for each search those of all samples, or of each.
+        limit: the result is cut to it; may be infinite.
+        table: the class values and numbers that are not arguments of the kernels.
+    """
+    fields = _fields(result, launches)
+    scan, *searches = launches
+    _launch(
+        scan, labels, fields[0] if table is None else table, fields[0], int(listed), 0 if listed else lowest,
+        int(negated),
+    )  # fmt: skip
+    place = 2 * scan.sizes[0] if listed else 0  # a class value takes the place of two numbers
+    cut = float(np.float32(limit)) if limit < _LARGEST else math.inf
+    for i, (launch, rows) in enumerate(zip(searches, numbers, strict=True)):
+        in_table = len(rows) > 1
+        source = fields[i]
+        _launch(
+            launch, source, source if table is None else table, fields[i + 1], *rows[0], cut,
+            place if in_table else _NOT_IN_TABLE,
+        )  # fmt: skip
+        place += len(rows) * len(rows[0]) if in_table else 0
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _reason_against(device: torch.device) -> str | None:
+    try:
+        kernels = importlib.import_module(_KERNELS)
+    except ImportError as error:
+        return f"Triton cannot be imported ({error}); pip install triton (GPU builds of torch bring it)"
+    if _interpreted(kernels):
+        return None if device.type == "cpu" else "TRITON_INTERPRET=1 is set; unset it to run on the GPU"
+    if device.type != "cuda":
+        return (
+            f"it compiles for CUDA and ROCm devices, the target is on {device}; move it there, or set "
+            "TRITON_INTERPRET=1 before the first use to interpret the kernels on the CPU (slow)"
+        )
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA or ROCm device; check the driver and that torch is a GPU build"
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < _OLDEST_CAPABILITY:
+        found = ".".join(map(str, torch.cuda.get_device_capability(device)))
+        return f"compute capability {found}, Triton needs 8.0 or newer; use backend 'cucim' or 'cupy'"
+    return _no_compiler()
 
 
 def _no_compiler() -> str | None:
@@ -207,49 +174,115 @@ def _no_compiler() -> str | None:
     return None
 
 
-def _launch(launch: Pass, *tensors: torch.Tensor) -> None:
+#: What Triton compiled, by device and by all that a compiled kernel depends on.
+_compiled: dict[tuple[object, ...], Any] = {}
+
+
+def _launch(launch: Pass, *arguments: torch.Tensor | float) -> None:
+    """Launch one pass on the current device, in its current stream."""
+    # Asking the compiled kernel saves a third of a launch: Triton need not find it by its arguments' types.
+    key = (arguments[0].device, launch.variant)  # type: ignore[union-attr]  # the first one is a tensor
+    compiled = _compiled.get(key)
+    if compiled is not None:
+        constants = launch.constants.values() if _takes_constants() else ()
+        compiled[(launch.grid, 1, 1)](*arguments, *launch.sizes, *constants)
+        return
     kernel = getattr(_kernels(), launch.kernel)
-    kernel[(launch.grid,)](*tensors, *launch.sizes, **launch.constants, **launch.options)
+    compiled = kernel[(launch.grid,)](*arguments, *launch.sizes, **launch.constants, **launch.options)
+    if compiled is not None:  # the interpreter compiles nothing
+        _compiled[key] = compiled
 
 
-def _fields(result: torch.Tensor, launches: list[Pass]) -> list[torch.Tensor]:
-    """Where the passes write: the last to the result, the one before to scratch, a third to the result too.
+@functools.cache
+def _takes_constants() -> bool:
+    """Whether a compiled kernel takes its compile-time constants as arguments: it does from Triton 3.3 on."""
+    major, minor, *_ = importlib.import_module("triton").__version__.split(".")
+    return (int(major), int(minor)) >= (3, 3)
 
-    The scan's field fits into the result's memory, and has been read when the last pass writes there.
+
+def _fields(result: torch.Tensor, launches: Sequence[Pass]) -> list[torch.Tensor]:
+    """Memory that the passes write to, one after the other; the kernels know which type is in it.
+
+    In 3D the scan's field lies in the result where it fits: it has been read when the last pass writes there.
     """
-    scratch = torch.empty(result.shape, dtype=launches[-2].target_dtype, device=result.device)
-    return [result.view(launches[0].target_dtype), scratch, result][-len(launches) :]
+    scan = launches[0]
+    length = -(-scan.target_items * scan.target_dtype.itemsize // 4)
+    if len(launches) == 2:
+        return [torch.empty(length, dtype=torch.float32, device=result.device), result]
+    fits = result.dtype == torch.float32 and result.numel() >= length
+    field = result if fits else torch.empty(length, dtype=torch.float32, device=result.device)
+    return [field, torch.empty(scan.target_items, dtype=torch.float32, device=result.device), result]
 
 
-def _axis_tables(spacing: torch.Tensor, max_distance: float | None) -> torch.Tensor:
-    """``[search passes, B, 4]``: ratio of squared units to the axis before, limit, squared unit, and padding.
+def _is_run(values: Sequence[int]) -> bool:
+    """Whether class values are ``lo``, ``lo + 1``, ..., each within 32 bits."""
+    low, count = values[0], len(values)
+    return low >= -(2**31) and low + count <= 2**31 and list(values) == list(range(low, low + count))
+
+
+def _numbers(axis: int, spacing: SpacingRows, max_distance: float | None, finish: Finish) -> list[_Numbers]:
+    """A search's numbers: those of all samples, or of each.
 
     A search measures in voxels of its own axis: at equal spacing all its numbers are whole, and float32 adds
-    them without rounding. The padding keeps each table on the 16 bytes that Triton compiles for.
+    them without rounding.
     """
-    units = spacing.flip(1)  # in the order of the passes: last axis first
-    before, unit = units[:, :-1], units[:, 1:]
-    limit = torch.full_like(unit, math.inf) if max_distance is None else max_distance / unit
-    table = torch.stack([(before / unit) ** 2, limit, unit**2, torch.zeros_like(unit)], dim=-1)
-    return table.transpose(0, 1).to(torch.float32).contiguous()
+    rows = max(len(spacing), len(finish.shifts), len(finish.missing))
+    numbers: list[_Numbers] = []
+    for i in range(rows):
+        steps = spacing[i % len(spacing)]
+        shift = finish.shifts[i % len(finish.shifts)]
+        unit = steps[axis]
+        ratio = steps[axis + 1] / unit
+        numbers.append(
+            (
+                ratio * ratio,
+                math.inf if max_distance is None else max_distance / unit,
+                unit * unit,
+                shift,
+                shift if finish.both_sides else 0.0,
+                finish.missing[i % len(finish.missing)],
+            )
+        )
+    return numbers
 
 
-def _on_device(host: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _table(
+    values: Sequence[int], numbers: list[list[_Numbers]], labels_dtype: torch.dtype, device: torch.device
+) -> torch.Tensor | None:
+    """Class values (64-bit integers), then the numbers per sample of each search; None where there are none.
+
+    Returns:
+        Flat float32, on its way to ``device``.
+    """
+    rows = [row for search in numbers if len(search) > 1 for row in search]
+    if not values and not rows:
+        return None
+    with np.errstate(over="ignore"):  # a limit beyond float32 is none
+        table = np.array(rows, np.float64).astype(np.float32).ravel()
+    return _on_device(np.concatenate([_class_values(values, labels_dtype).view(np.float32), table]), device)
+
+
+def _class_values(values: Sequence[int], labels_dtype: torch.dtype) -> npt.NDArray[np.int64]:
+    """The values as the kernel compares them."""
+    if labels_dtype.itemsize < 4:  # in 32 bits; what lies beyond equals no label there either
+        values = [min(max(value, -(2**31)), 2**31 - 1) for value in values]
+    return np.array([value - 2**64 if value >= 2**63 else value for value in values], np.int64)
+
+
+#: Tables that a captured graph reads again at every replay; there is no telling when the graph is gone.
+_captured: list[torch.Tensor] = []
+
+
+def _on_device(table: npt.NDArray[np.float32], device: torch.device) -> torch.Tensor:
     # From pinned memory the copy is queued on the stream and the host goes on; torch's pinned allocator keeps
     # the block until the copy is done. A blocking copy would wait for everything queued before it.
-    return host if device.type == "cpu" else host.pin_memory().to(device, non_blocking=True)
-
-
-def _readable(labels: torch.Tensor) -> torch.Tensor:
-    """The same bits under a type that Triton loads and compares as an integer."""
-    same_bits = {torch.bool: torch.uint8, torch.uint64: torch.int64}
-    return labels.view(same_bits.get(labels.dtype, labels.dtype))
-
-
-def _value_dtype(labels_dtype: torch.dtype, classes: Sequence[int]) -> torch.dtype:
-    """In which labels and class values are compared: it holds both without wrapping round."""
-    narrow = labels_dtype.itemsize < 4 or labels_dtype == torch.int32
-    return torch.int32 if narrow and all(-(2**31) <= value < 2**31 for value in classes) else torch.int64
+    host = torch.from_numpy(table)
+    if device.type == "cpu":
+        return host
+    host = host.pin_memory()
+    if torch.cuda.is_current_stream_capturing():
+        _captured.append(host)
+    return host.to(device, non_blocking=True)
 
 
 def _tiles(device: torch.device) -> Tiles:
@@ -258,8 +291,12 @@ def _tiles(device: torch.device) -> Tiles:
     return NVIDIA if torch.version.hip is None else AMD
 
 
+_KERNELS = "fastsdm._backends.triton_kernels"
+
+
+@functools.cache
 def _kernels() -> Any:
-    return importlib.import_module("fastsdm._backends.triton_kernels")
+    return importlib.import_module(_KERNELS)
 
 
 def _interpreted(kernels: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.report.markdown import table
-from fastsdm._backends import triton_launcher
+from fastsdm._backends import triton_launcher, triton_passes
 
 _POINTERS = {
     torch.uint8: "*u8",
@@ -29,18 +29,15 @@ _POINTERS = {
     torch.uint32: "*u32",
     torch.int64: "*i64",
     torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
     torch.float32: "*fp32",
+    torch.float64: "*fp64",
 }
 LABELS = tuple(dtype for dtype in _POINTERS if not dtype.is_floating_point)
-#: Rows and axes on both sides of every choice that the launcher makes by size.
-_SHAPES = (
-    (1, 40, 200, 32),
-    (1, 200, 40, 32),
-    (1, 200, 200, 4096),
-    (1, 40, 40, 4096),
-    (1, 40, 32),
-    (1, 200, 32),
-)
+RESULTS = tuple(dtype for dtype in _POINTERS if dtype.is_floating_point)
+#: 3D and 2D, with rows on both sides of the only choice that the launcher makes by size.
+_SHAPES = ((1, 40, 40, 32), (1, 40, 40, 4096), (1, 40, 32), (1, 40, 4096))
+_FLOATS = ("ratio", "limit", "area", "shift_inside", "shift_outside", "missing", "cut")
 
 
 @dataclass(frozen=True)
@@ -50,19 +47,19 @@ class Target:
     backend: str
     arch: int | str
     lanes: int
-    tiles: triton_launcher.Tiles
+    tiles: triton_passes.Tiles
 
 
 TARGETS = {
-    "sm_80": Target("cuda", 80, 32, triton_launcher.NVIDIA),
-    "sm_90": Target("cuda", 90, 32, triton_launcher.NVIDIA),
-    "gfx942": Target("hip", "gfx942", 64, triton_launcher.AMD),
+    "sm_80": Target("cuda", 80, 32, triton_passes.NVIDIA),
+    "sm_90": Target("cuda", 90, 32, triton_passes.NVIDIA),
+    "gfx942": Target("hip", "gfx942", 64, triton_passes.AMD),
 }
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A kernel with everything that makes Triton compile it anew: types of pointers, constants."""
+    """A kernel with everything it is compiled for: types of pointers, constants; values do not matter."""
 
     kernel: str
     pointers: tuple[str, str, str]
@@ -70,9 +67,12 @@ class Variant:
     options: tuple[tuple[str, int | bool], ...]
 
     def __str__(self) -> str:
-        source, _, target = (pointer[1:] for pointer in self.pointers)
-        chosen = [f"{name}={int(value)}" for name, value in self.constants if name not in ("ROWS", "LANES")]
-        return " ".join([self.kernel.strip("_").removesuffix("_kernel"), f"{source} to {target}", *chosen])
+        constants = dict(self.constants)
+        field = "fp16" if constants["HALF"] else "fp32"
+        if self.kernel == "_scan_row_kernel":
+            return f"scan {self.pointers[0][1:]} to {field}"
+        target = f"a map of {self.pointers[2][1:]}" if constants["FINAL"] else self.pointers[2][1:]
+        return f"search {field}{'' if constants['COUNTS'] else ' squared'} to {target}"
 
 
 @dataclass(frozen=True)
@@ -86,26 +86,25 @@ class Usage:
         return f"{self.registers} ({self.spills} spilled)" if self.spills else str(self.registers)
 
 
-def variants(tiles: triton_launcher.Tiles) -> Iterator[Variant]:
+def variants(tiles: triton_passes.Tiles) -> Iterator[Variant]:
     """Every variant the launcher can ask for, found by asking it for the launches of many shapes."""
     found = {
         Variant(
-            launch.kernel,
-            (
-                _POINTERS[launch.source_dtype],
-                _POINTERS[triton_launcher._value_dtype(labels, [1])]
-                if launch.kernel == "_scan_row_kernel"
-                else "*fp32",
-                _POINTERS[launch.target_dtype],
-            ),
-            tuple(launch.constants.items()),
-            tuple(launch.options.items()),
+            launch.kernel, _pointers(launch), tuple(launch.constants.items()), tuple(launch.options.items())
         )
         for labels in LABELS
+        for result in RESULTS
         for shape in _SHAPES
-        for launch in triton_launcher.passes(shape, labels, 1, tiles)
+        for launch in triton_passes.passes(shape, labels, 1, tiles, dtype=result)
     }
     yield from sorted(found, key=str)
+
+
+def _pointers(launch: triton_passes.Pass) -> tuple[str, str, str]:
+    # Fields and the table are allocated as float32, whatever is in them.
+    if launch.kernel == "_scan_row_kernel":
+        return _POINTERS[launch.source_dtype], "*fp32", "*fp32"
+    return "*fp32", "*fp32", _POINTERS[launch.target_dtype]
 
 
 def usage(variant: Variant, target_name: str) -> Usage:
@@ -128,10 +127,10 @@ def assembly(variant: Variant, target_name: str) -> dict[str, Any]:
     constants = dict(variant.constants)
     sizes = [name for name in kernel.arg_names[len(variant.pointers) :] if name not in constants]
     signature = dict(zip(kernel.arg_names, variant.pointers, strict=False))
-    signature |= dict.fromkeys(sizes, "i32") | dict.fromkeys(constants, "constexpr")
-    aligned = {(index,): [["tt.divisibility", 16]] for index in range(len(variant.pointers))}
+    signature |= {name: "fp32" if name in _FLOATS else "i32" for name in sizes}
+    signature |= dict.fromkeys(constants, "constexpr")
     compiled = triton.compile(
-        ASTSource(kernel, signature, constexprs=constants, attrs=aligned),
+        ASTSource(kernel, signature, constexprs=constants),
         target=GPUTarget(target.backend, target.arch, target.lanes),
         options=dict(variant.options),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
 import math
 import mmap
 
@@ -15,12 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from fastsdm import testing
-from fastsdm._backends import triton_launcher
+from fastsdm import _conventions, testing
+from fastsdm._backends import triton_launcher, triton_passes
+from fastsdm._backends.contract import Finish
 
 UNIT = (1.0, 1.0, 1.0)
+#: Of a search at unit spacing without limit, that neither shifts nor fills.
+PLAIN_NUMBERS = (1.0, math.inf, 1.0, 0.0, 0.0, math.inf)
 # Tiles as on hardware; the shapes below leave a part of each unfilled.
-GPU_TILES = {"nvidia": triton_launcher.NVIDIA, "amd": triton_launcher.AMD}
+GPU_TILES = {"nvidia": triton_passes.NVIDIA, "amd": triton_passes.AMD}
 
 
 def plain_map(
@@ -37,7 +41,7 @@ def plain_map(
     [
         ((5, 67), (1.0, 1.0)),  # three words and three column tiles, the last of each part full
         ((66, 35), (2.5, 0.4)),  # two segments, the second of two rows
-        ((131, 3), (1.0, 1.0)),  # longer coarse steps
+        ((131, 3), (1.0, 1.0)),  # three segments
         ((3, 4, 5), UNIT),
         ((2, 65, 3), (0.7, 1.3, 2.0)),  # two segments along the second axis
         ((65, 2, 3), (2.0, 1.0, 1.0)),  # and along the first
@@ -100,6 +104,119 @@ def test_wide_class_values() -> None:
     assert (plain_map(narrow, (257, 2**32 + 1), np.ones((1, 3))) == np.inf).all()
 
 
+SHAPE = {2: (7, 20), 3: (4, 5, 12)}
+REGION = {2: ((3, 5), (4, 13)), 3: ((1, 2, 3), (2, 3, 8))}
+SPACING = {2: ((0.7, 1.3), (1.0, 1.0)), 3: ((0.7, 1.3, 2.0), (1.0, 1.0, 1.0))}
+#: Scattered values, one of them absent.
+SCATTERED = (2, 9)
+
+
+def batch_of_labels(ndim: int) -> np.ndarray:
+    """A sample with three labels, one that label 0 fills."""
+    labels = testing.shells(SHAPE[ndim], classes=3, thickness=2.0)
+    return np.stack([labels, np.zeros_like(labels)])
+
+
+def finished(labels, classes, spacing, limit, how: Finish, region, dtype=torch.float32) -> torch.Tensor:
+    start, size = region or ([0] * (labels.ndim - 1), labels.shape[1:])
+    maps = triton_launcher.BACKEND.finished_region(
+        torch.as_tensor(labels), classes, spacing, limit, how, start, size, dtype
+    )
+    assert maps.dtype == dtype
+    assert maps.is_contiguous()
+    return maps
+
+
+def cropped(maps: torch.Tensor, region) -> torch.Tensor:
+    start, size = region
+    return maps[(..., *(slice(a, a + n) for a, n in zip(start, size, strict=True)))]
+
+
+@pytest.mark.parametrize("limit", [None, 2.5])
+@pytest.mark.parametrize("empty", ["inf", "zero", "max"])
+@pytest.mark.parametrize("convention", ["kervadec", "kervadec-literal", "plain", "midline"])
+def test_the_last_pass_finishes(convention, empty, limit) -> None:
+    """Bit for bit what is made of its plain map, which scipy's bounds to rounding."""
+    for ndim, spacing, classes, region in (
+        (2, SPACING[2], SCATTERED, REGION[2]),
+        (2, SPACING[2][:1], (0, 1, 2), None),
+        (3, SPACING[3], SCATTERED, REGION[3]),
+        (3, SPACING[3][:1], (0, 1), None),
+    ):
+        labels = batch_of_labels(ndim)
+        how = _conventions.finish(convention, empty, spacing, SHAPE[ndim], limit)
+        reach = _conventions.search_limit(convention, spacing, limit)
+        got = finished(labels, classes, spacing, reach, how, region)
+        plain, truth = maps_of_the_batch(ndim, classes, spacing, reach)
+        expected = _conventions.apply_(plain.clone(), how)
+        assert torch.equal(got, expected if region is None else cropped(expected, region))
+        assert not (torch.signbit(got) & (got == 0)).any(), "a zero reads +0"
+        truth = _conventions.apply_(truth.clone(), how)
+        truth = truth if region is None else cropped(truth, region)
+        torch.testing.assert_close(got, truth, rtol=1e-6, atol=1e-6)
+
+
+@functools.cache
+def maps_of_the_batch(ndim, classes, spacing, reach) -> tuple[torch.Tensor, torch.Tensor]:
+    """The kernels' plain maps, and scipy's."""
+    labels = batch_of_labels(ndim)
+    spacings = np.array([spacing[i % len(spacing)] for i in range(2)])
+    truth = testing.reference_signed_distance(labels, classes, spacings).astype(np.float32)
+    return torch.from_numpy(plain_map(labels, classes, spacings, reach)), torch.from_numpy(truth)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.bfloat16])
+def test_the_last_pass_writes_the_result_type(ndim, dtype) -> None:
+    labels, spacing = batch_of_labels(ndim), SPACING[ndim]
+    how = _conventions.finish("kervadec", "zero", spacing, SHAPE[ndim], None)
+    for region in (None, REGION[ndim]):
+        got = finished(labels, (1,), spacing, None, how, region, dtype)
+        expected = finished(labels, (1,), spacing, None, how, region)
+        if dtype == torch.bfloat16:  # the interpreter cuts bits off; test_triton_compile.py asks the compiler
+            torch.testing.assert_close(got.float(), expected, rtol=2**-7, atol=0)
+        else:
+            assert torch.equal(got, expected.to(dtype))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, *(getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64))],
+)
+def test_a_mask_is_every_label_but_0(dtype) -> None:
+    labels = torch.from_numpy(batch_of_labels(3).astype(np.int64))
+    if dtype.is_signed and not dtype.is_floating_point:
+        labels[0][labels[0] == 2] = torch.iinfo(dtype).min  # negative, and 0 when cut to half its bits
+    labels = labels.to(dtype)
+    how = _conventions.finish("plain", "inf", (UNIT,), SHAPE[3], None)
+    expected = plain_map((labels != 0).numpy(), (1,), np.ones((2, 3)))
+    assert np.array_equal(finished(labels, None, (UNIT,), None, how, None), expected)
+
+
+def test_the_shift_leaves_no_residue() -> None:
+    """0.1 and 0.7 have no exact square root of their squares: what rounding leaves must not be positive."""
+    labels = testing.checkerboard((4, 5, 6))[None].astype(np.uint8)
+    for h in (0.1, 0.7, 1 / 3):
+        spacing = ((h, h, h),)
+        how = _conventions.finish("kervadec", "inf", spacing, labels.shape[1:], None)
+        maps = finished(labels, (1,), spacing, None, how, None)
+        assert set(maps.unique().tolist()) == {0.0, float(np.float32(h))}
+
+
+def test_empty_region_and_one_outside_the_volume() -> None:
+    how = _conventions.finish("plain", "inf", (UNIT,), SHAPE[3], None)
+    assert finished(batch_of_labels(3), (1,), (UNIT,), None, how, ((1, 2, 3), (2, 0, 3))).shape == (
+        2,
+        1,
+        2,
+        0,
+        3,
+    )
+    for region in (((0, 0, 1), (4, 5, 12)), ((-1, 0, 0), (2, 2, 2))):
+        with pytest.raises(ValueError, match="region: must lie inside the volume"):
+            finished(batch_of_labels(3), (1,), (UNIT,), None, how, region)
+
+
 @pytest.mark.parametrize("at_end", [False, True], ids=["at the start", "at the end"])
 @pytest.mark.parametrize(
     ("shape", "tiles"),
@@ -110,17 +227,28 @@ def test_every_pass_stays_within_its_fields(shape, tiles, at_end) -> None:
     samples, classes = 2, (1, 2)
     labels = testing.shells(shape, classes=3, thickness=2.0).astype(np.uint8)
     batch = torch.from_numpy(np.stack([labels, np.roll(labels, 1, axis=-1)]))
-    launches = triton_launcher.passes(batch.shape, batch.dtype, len(classes), GPU_TILES[tiles])
-    tables = triton_launcher._axis_tables(torch.ones(samples, len(shape), dtype=torch.float64), None)
-    extras = [torch.tensor(classes, dtype=torch.int32), *tables]
-
-    source = fenced(batch, at_end)
-    for launch, extra in zip(launches, extras, strict=True):
-        target = fenced(torch.full((launch.target_items,), torch.nan, dtype=launch.target_dtype), at_end)
-        triton_launcher._launch(launch, source, extra, target)
-        source = target
+    start, size = [1] * len(shape), [n - 1 for n in shape]
+    launches = triton_passes.passes(
+        tuple(batch.shape), batch.dtype, len(classes), GPU_TILES[tiles], tuple(start), tuple(size)
+    )
+    fields = [
+        torch.full(shape_of, torch.nan, dtype=launch.target_dtype)
+        for launch, shape_of in zip(launches, field_shapes(samples, len(classes), shape, size), strict=True)
+    ]
+    source, *targets = [fenced(field, at_end) for field in (batch, *fields)]
+    table = fenced(torch.tensor(classes, dtype=torch.int64).view(torch.float32), at_end)
+    triton_launcher._launch(launches[0], source, table, targets[0], 1, 0, 0)
+    for launch, source, target in zip(launches[1:], targets[:-1], targets[1:], strict=True):
+        triton_launcher._launch(launch, source, table, target, *PLAIN_NUMBERS, math.inf, -1)
     truth = testing.reference_signed_distance(batch.numpy(), classes, np.ones((samples, len(shape))))
-    assert np.array_equal(source.numpy(), truth.astype(np.float32).ravel())
+    region = truth[(..., *(slice(1, None) for _ in shape))]
+    assert np.array_equal(targets[-1].numpy(), region.astype(np.float32).ravel())
+
+
+def field_shapes(samples, classes, shape, size):
+    """Of what each pass writes: the whole field, but the last one its region only."""
+    whole = (samples, classes, *shape)
+    return [whole] * (len(shape) - 1) + [(samples, classes, *size)]
 
 
 def fenced(tensor: torch.Tensor, at_end: bool) -> torch.Tensor:
@@ -139,16 +267,20 @@ def fenced(tensor: torch.Tensor, at_end: bool) -> torch.Tensor:
 
 def test_max_distance_ends_the_search() -> None:
     """Where no row of a segment has a voxel within the limit, one more row is read and none is compared."""
-    length, limit, far = 400, 5, 200.0
-    (launch,) = triton_launcher.passes((1, length, 2), torch.uint8, 1)[1:]
-    (table,) = triton_launcher._axis_tables(torch.ones(1, 2, dtype=torch.float64), limit)
+    length, limit, far = 400, 5.0, 200.0
+    (launch,) = triton_passes.passes((1, length, 2), torch.uint8, 1)[1:]
     segment = 8 * launch.constants["STEP"]
-    rows = segment + limit + 1
+    rows = int(segment + limit + 1)
     field = fenced(torch.full((rows, 2), far, dtype=launch.source_dtype), at_end=True)
     maps = torch.full((segment, 2), torch.nan)
-    triton_launcher._launch(dataclasses.replace(launch, grid=1), field, table, maps)
+    search(dataclasses.replace(launch, grid=1), field, maps, limit)
     assert maps[0, 0] == far
-    assert maps[100, 0] == np.float32(math.hypot(far, 100))
+    assert maps[50, 0] == np.float32(math.hypot(far, 50))
+
+
+def search(launch: triton_passes.Pass, field: torch.Tensor, maps: torch.Tensor, limit: float) -> None:
+    ratio, _, *others = PLAIN_NUMBERS
+    triton_launcher._launch(launch, field, field, maps, ratio, limit, *others, math.inf, -1)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +292,9 @@ def test_max_distance_ends_the_search() -> None:
 )
 def test_max_distance_ends_no_search_too_early(column, limit) -> None:
     """A single column: beside others a wrong one would look as far as they do."""
-    (launch,) = triton_launcher.passes((1, len(column), 1), torch.uint8, 1)[1:]
-    (table,) = triton_launcher._axis_tables(torch.ones(1, 2, dtype=torch.float64), limit)
+    (launch,) = triton_passes.passes((1, len(column), 1), torch.uint8, 1)[1:]
     maps = torch.full((len(column), 1), torch.nan)
-    triton_launcher._launch(launch, torch.tensor(column, dtype=launch.source_dtype)[:, None], table, maps)
+    search(launch, torch.tensor(column, dtype=launch.source_dtype)[:, None], maps, limit)
     row, outside = np.arange(len(column)), np.array(column) > 0
     gaps = (row[:, None] - row) ** 2.0
     d_out = np.sqrt((np.where(outside, column, 0.0) ** 2 + gaps).min(axis=1))

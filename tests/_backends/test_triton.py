@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastsdm._backends import triton_launcher
+from fastsdm import _conventions
+from fastsdm._backends import triton_launcher, triton_passes
+from fastsdm._backends.triton_launcher import TritonBackend
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -41,7 +44,7 @@ def test_kernels_under_the_interpreter(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("classes", [1, 5])
 @pytest.mark.parametrize("spatial", [(40, 41), (10, 200, 33), (64, 512, 512)])
 def test_one_launch_an_axis_whatever_the_batch(batch, classes, spatial) -> None:
-    launches = triton_launcher.passes((batch, *spatial), torch.uint8, classes)
+    launches = triton_passes.passes((batch, *spatial), torch.uint8, classes)
     assert len(launches) == len(spatial)
     voxels = batch * classes * math.prod(spatial)
     assert [launch.target_items for launch in launches] == [voxels] * len(spatial)
@@ -49,12 +52,10 @@ def test_one_launch_an_axis_whatever_the_batch(batch, classes, spatial) -> None:
 
 
 def test_the_grid_covers_every_voxel() -> None:
-    for tiles in (triton_launcher.NVIDIA, triton_launcher.AMD):
-        scan, second, first = triton_launcher.passes((2, 9, 300, 33), torch.uint8, 3, tiles)
+    for tiles in (triton_passes.NVIDIA, triton_passes.AMD):
+        scan, second, first = triton_passes.passes((2, 9, 300, 33), torch.uint8, 3, tiles)
         assert scan.grid == 2 * math.ceil(9 * 300 / tiles.rows)
-        assert second.grid == 2 * 3 * math.ceil(300 / (8 * tiles.long_step)) * math.ceil(
-            9 * 33 / tiles.columns
-        )
+        assert second.grid == 2 * 3 * math.ceil(300 / (8 * tiles.step)) * math.ceil(9 * 33 / tiles.columns)
         assert first.grid == 2 * 3 * math.ceil(300 * 33 / tiles.columns)
         assert first.constants["FINAL"]
         assert not second.constants["FINAL"]
@@ -62,29 +63,90 @@ def test_the_grid_covers_every_voxel() -> None:
 
 def test_only_rows_that_half_precision_counts_are_stored_in_it() -> None:
     for width, dtype in ((2048, torch.float16), (2049, torch.float32)):
-        assert triton_launcher.passes((1, 2, 2, width), torch.uint8, 1)[0].target_dtype == dtype
+        assert triton_passes.passes((1, 2, 2, width), torch.uint8, 1)[0].target_dtype == dtype
     assert float(torch.tensor(2047.0, dtype=torch.float16)) == 2047.0
 
 
-def test_tables_hold_each_sample_in_voxels_of_the_axis_at_work() -> None:
-    spacing = torch.tensor([[4.0, 2.0, 1.0], [0.5, 0.5, 0.5]], dtype=torch.float64)
-    along_second, along_first = triton_launcher._axis_tables(spacing, 8.0).tolist()
-    assert along_second == [[0.25, 4.0, 4.0, 0.0], [1.0, 16.0, 0.25, 0.0]]
-    assert along_first == [[0.25, 2.0, 16.0, 0.0], [1.0, 16.0, 0.25, 0.0]]
-    assert triton_launcher._axis_tables(spacing, None)[..., 1].isinf().all()
+def test_numbers_hold_each_sample_in_voxels_of_the_axis_at_work() -> None:
+    spacing = ((4.0, 2.0, 1.0), (0.5, 0.5, 0.5))
+    how = _conventions.finish("midline", "max", spacing, (3, 4, 12), None)
+    second = triton_launcher._numbers(1, spacing, 8.0, how)
+    first = triton_launcher._numbers(0, spacing, 8.0, how)
+    finish = [(0.5, 0.5, math.hypot(12, 8, 12)), (0.25, 0.25, 6.5)]
+    assert second == [(0.25, 4.0, 4.0, *finish[0]), (1.0, 16.0, 0.25, *finish[1])]
+    assert first == [(0.25, 2.0, 16.0, *finish[0]), (1.0, 16.0, 0.25, *finish[1])]
+    assert triton_launcher._numbers(1, spacing, None, how)[0][1] == math.inf
+    (shared,) = triton_launcher._numbers(
+        0, spacing[:1], None, _conventions.finish("kervadec", "inf", spacing[:1], (3, 4, 12), None)
+    )
+    assert shared == (0.25, math.inf, 16.0, 1.0, 0.0, math.inf)
+
+
+def test_a_region_leaves_out_what_it_does_not_need() -> None:
+    _scan, second, first = triton_passes.passes(
+        (2, 40, 50, 60), torch.uint8, 1, start=(1, 2, 3), size=(4, 5, 6)
+    )
+    assert second.target_items == 2 * 40 * 5 * 6
+    assert first.target_items == 2 * 4 * 5 * 6
+
+
+@pytest.mark.parametrize(
+    ("values", "is_run"),
+    [
+        ((0, 1, 2), True), ((-3, -2), True), ((7,), True), ((1, 0), False), ((0, 2), False),
+        ((2**31 - 1,), True), ((2**31 - 1, 2**31), False), ((-(2**31) - 1,), False),
+    ],
+)  # fmt: skip
+def test_class_values_that_are_a_run_of_32_bit_integers(values, is_run) -> None:
+    assert triton_launcher._is_run(values) is is_run
+
+
+class Operations(TorchDispatchMode):
+    """Names of the torch operations under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("classes", [None, (0, 1, 2), (5, 2)])
+def test_nothing_but_the_kernels(monkeypatch, ndim, dtype, per_sample, classes) -> None:
+    """A call allocates memory and launches a kernel an axis; scattered values and spacings make one table."""
+    launched, tables = [], []
+    monkeypatch.setattr(triton_launcher, "_launch", lambda launch, *arguments: launched.append(launch.kernel))
+    on_device = torch.zeros(1)  # the one copy, which needs a device
+    monkeypatch.setattr(
+        triton_launcher, "_on_device", lambda table, device: tables.append(table) or on_device
+    )
+    shape = (12, 11, 10)[:ndim]
+    rows = ((1.0, 2.0, 3.0)[:ndim], (1.0, 1.0, 1.0)[:ndim])[: 1 + per_sample]
+    how = _conventions.finish("kervadec", "zero", rows, shape, 5.0)
+    labels = torch.zeros(2, *shape, dtype=torch.int64)
+    with Operations() as operations:
+        TritonBackend().finished_region(labels, classes, rows, 6.0, how, [0] * ndim, shape, dtype)
+    assert launched == ["_scan_row_kernel"] + ["_search_axis_kernel"] * (ndim - 1)
+    assert set(operations.names) == {"empty.memory_format"}
+    assert len(tables) == (per_sample or classes == (5, 2))
 
 
 def test_without_triton_it_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "fastsdm._backends.triton_kernels", raising=False)
-    reason = triton_launcher.BACKEND.unavailable(torch.device("cuda"))
+    reason = TritonBackend().unavailable(torch.device("cuda"))
     assert reason is not None
     assert "pip install triton" in reason
 
 
 def test_a_cpu_tensor_needs_the_interpreter() -> None:
     pytest.importorskip("triton")
-    reason = triton_launcher.BACKEND.unavailable(torch.device("cpu"))
+    reason = TritonBackend().unavailable(torch.device("cpu"))
     assert reason is not None
     assert "TRITON_INTERPRET=1" in reason
 
@@ -92,18 +154,18 @@ def test_a_cpu_tensor_needs_the_interpreter() -> None:
 def test_no_device_and_an_old_one_are_told_apart(monkeypatch) -> None:
     pytest.importorskip("triton")
     device = torch.device("cuda", 0)
-    monkeypatch.setattr(triton_launcher, "_no_compiler", lambda: None)
+    monkeypatch.setenv("CC", "cc")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "finds no CUDA" in str(triton_launcher.BACKEND.unavailable(device))
+    assert "finds no CUDA" in str(TritonBackend().unavailable(device))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert "7.5" in str(triton_launcher.BACKEND.unavailable(device))
+    assert "7.5" in str(TritonBackend().unavailable(device))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    assert triton_launcher.BACKEND.unavailable(device) is None
+    assert TritonBackend().unavailable(device) is None
     # ROCm numbers its chips otherwise.
     monkeypatch.setattr(torch.version, "hip", "6.4")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert triton_launcher.BACKEND.unavailable(device) is None
+    assert TritonBackend().unavailable(device) is None
 
 
 def test_a_c_compiler_is_asked_for(monkeypatch) -> None:
@@ -113,16 +175,16 @@ def test_a_c_compiler_is_asked_for(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
-    assert "install gcc or clang" in str(triton_launcher.BACKEND.unavailable(device))
+    assert "install gcc or clang" in str(TritonBackend().unavailable(device))
     monkeypatch.setenv("CC", "mycc")
-    assert triton_launcher.BACKEND.unavailable(device) is None
+    assert TritonBackend().unavailable(device) is None
     monkeypatch.delenv("CC")
     monkeypatch.setattr(shutil, "which", lambda name: "there" if name == "clang" else None)
-    assert triton_launcher.BACKEND.unavailable(device) is None
+    assert TritonBackend().unavailable(device) is None
 
 
 def test_interpreted_kernels_stay_on_the_cpu(monkeypatch) -> None:
     pytest.importorskip("triton")
     monkeypatch.setattr(triton_launcher, "_interpreted", lambda kernels: True)
-    assert triton_launcher.BACKEND.unavailable(torch.device("cpu")) is None
-    assert "unset it" in str(triton_launcher.BACKEND.unavailable(torch.device("cuda", 0)))
+    assert TritonBackend().unavailable(torch.device("cpu")) is None
+    assert "unset it" in str(TritonBackend().unavailable(torch.device("cuda", 0)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from fastsdm._backends import triton_launcher
+from fastsdm._backends import triton_passes
 from tests._backends import compiled_triton as compiled
 
 pytest.importorskip("triton")
@@ -40,14 +41,25 @@ def test_the_documented_registers_are_the_compilers() -> None:
 
 def test_lanes_of_the_scan_wait_before_they_read_each_others_voxels() -> None:
     """Which neither interpreter nor contract suite would notice."""
-    (scan,) = (
-        each for each in compiled.variants(triton_launcher.NVIDIA) if str(each) == "scan_row u8 to fp16"
-    )
+    (scan,) = (each for each in compiled.variants(triton_passes.NVIDIA) if str(each) == "scan u8 to fp16")
     code = compiled.assembly(scan, "sm_90")["ptx"]
     assert code.count("bar.sync") == 1
     stores, loads = code.split("bar.sync")
     assert "st.global" in stores
     assert "ld.global" in loads
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_a_half_precision_map_is_rounded_to_nearest(arch: str) -> None:
+    """Which the interpreter does not do for bfloat16."""
+    for dtype in ("bf16", "fp16"):
+        (search,) = (
+            each
+            for each in compiled.variants(triton_passes.NVIDIA)
+            if str(each) == f"search fp32 squared to a map of {dtype}"
+        )
+        instruction = f"cvt.rn.{dtype.replace('fp', 'f')}"
+        assert re.search(rf"{instruction}(x2)?\.f32", compiled.assembly(search, arch)["ptx"])
 
 
 def test_a_spill_is_seen() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch.autograd import DeviceType
 
+import fastsdm
 from fastsdm import testing
 from fastsdm._backends.triton_launcher import BACKEND
 
@@ -63,16 +65,49 @@ def test_it_works_in_the_current_stream() -> None:
     assert np.array_equal(maps.cpu().numpy(), truth_of(labels))
 
 
-def test_as_many_kernels_as_axes() -> None:
-    labels = torch.from_numpy(testing.shells((2, 33, 40, 41), classes=4)).cuda()
-    spacing = torch.ones(2, 3, dtype=torch.float64)
-    BACKEND.signed_distance(labels, [0, 1, 2], spacing, None)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        BACKEND.signed_distance(labels, [0, 1, 2], spacing, None)
+def kernels_of(call: Callable[[], object]) -> list[str]:
+    """What ran on the device, by name, copies and fills included."""
+    call()  # compiles
+    torch.cuda.synchronize()
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
+        call()
         torch.cuda.synchronize()
-    on_device = [event.name for event in profile.events() if event.device_type == DeviceType.CUDA]
-    kernels = [name for name in on_device if not name.startswith("Memcpy")]
-    assert sorted(kernels) == ["_scan_row_kernel", "_search_axis_kernel", "_search_axis_kernel"]
+    return sorted(event.name for event in profile.events() if event.device_type == DeviceType.CUDA)
+
+
+@pytest.mark.parametrize("classes", [None, 4])
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"convention": "kervadec", "empty": "zero"},  # the boundary loss'
+        {"convention": "plain", "empty": "zero", "max_distance": 9.0},
+        {"convention": "midline", "empty": "max", "dtype": torch.float16},
+    ],
+)
+def test_as_many_kernels_as_axes_and_nothing_else(settings, spatial_dims, classes) -> None:
+    labels = torch.from_numpy(testing.shells((2, 33, 40, 41), classes=4)).cuda()
+    labels = labels if spatial_dims == 3 else labels[:, 0]
+
+    def call() -> torch.Tensor:
+        return fastsdm.signed_distance(
+            labels, classes=classes, spatial_dims=spatial_dims, backend="triton", **settings
+        )
+
+    assert kernels_of(call) == ["_scan_row_kernel"] + ["_search_axis_kernel"] * (spatial_dims - 1)
+
+
+def test_scattered_classes_and_spacings_are_one_copy() -> None:
+    labels = torch.from_numpy(testing.shells((2, 33, 40, 41), classes=4)).cuda()
+    spacing = torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
+    ran = kernels_of(
+        lambda: fastsdm.signed_distance(labels, classes=[3, 1], spacing=spacing, backend="triton")
+    )
+    copies = [name for name in ran if name.startswith("Memcpy")]
+    assert len(copies) == 1
+    assert len(ran) == 4
 
 
 def test_labels_that_start_anywhere_in_memory() -> None:

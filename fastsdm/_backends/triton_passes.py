@@ -1,0 +1,177 @@
+"""The launches of the `triton` backend: which kernel, how many programs, over which part of the volume."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+
+#: float16 holds every whole number up to here, hence every distance along a row of that many voxels.
+_LONGEST_HALF_ROW = 2048
+#: A segment of the search is this many coarse rows, each followed by the rows up to the next one.
+COARSE_ROWS = 8
+_BEYOND_32_BITS = 2**31
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """What one program, always a single warp, works on.
+
+    Attributes:
+        rows: rows of the scan.
+        columns: columns of the search.
+        step: rows per coarse row of the search.
+        registers: limit on the registers of a thread of the search; None leaves it to the compiler.
+    """
+
+    rows: int
+    columns: int
+    step: int
+    registers: int | None = None
+
+
+# Measured (docs/triton.md); left to itself, Triton 3.7's assembler stops at 80 for sm_80 and spills.
+NVIDIA = Tiles(rows=4, columns=32, step=8, registers=96)
+AMD = Tiles(rows=8, columns=64, step=8)
+#: The interpreter takes time per operation, whatever its size.
+INTERPRETER = Tiles(rows=2048, columns=2048, step=16)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One kernel launch, and the two fields it reads and writes.
+
+    Attributes:
+        kernel: name of the kernel in ``triton_kernels``.
+        axis: the spatial axis it works along.
+        grid: number of programs.
+        sizes: run-time integers, in the kernel's order.
+        constants: compile-time constants, in the kernel's order.
+        registers: what a thread may use, where that is bounded.
+        source_dtype: of the labels or the field that it reads.
+        source_items: number of elements that it reads.
+        target_dtype: of the field or the map that it writes.
+        target_items: number of elements that it writes.
+    """
+
+    kernel: str
+    axis: int
+    grid: int
+    sizes: tuple[int, ...]
+    constants: dict[str, int]
+    registers: int | None
+    source_dtype: torch.dtype
+    source_items: int
+    target_dtype: torch.dtype
+    target_items: int
+
+    @cached_property
+    def options(self) -> dict[str, int | bool]:
+        """What Triton is to compile with."""
+        # Fusion is spelt out because its default is about to change; exactness at equal spacing needs none.
+        options: dict[str, int | bool] = {"num_warps": 1, "enable_fp_fusion": True}
+        # Triton knows the other name on NVIDIA only.
+        return options if self.registers is None else options | {"maxnreg": self.registers}
+
+    @cached_property
+    def variant(self) -> tuple[object, ...]:
+        """Equal for two launches that run the same compiled kernel: nothing in it depends on a value."""
+        wide = tuple(size >= _BEYOND_32_BITS for size in self.sizes)
+        constants = tuple(self.constants.values())
+        return self.kernel, self.source_dtype, self.target_dtype, constants, self.registers, wide
+
+    @property
+    def bytes(self) -> int:
+        """Device memory that the pass must move: its source once and its target once."""
+        source = self.source_items * self.source_dtype.itemsize
+        return source + self.target_items * self.target_dtype.itemsize
+
+
+@lru_cache(maxsize=1024)
+def passes(
+    shape: tuple[int, ...],
+    labels_dtype: torch.dtype,
+    classes: int,
+    tiles: Tiles = NVIDIA,
+    start: tuple[int, ...] | None = None,
+    size: tuple[int, ...] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Pass, ...]:
+    """The launches for labels of that shape, one per spatial axis, last axis first.
+
+    Args:
+        shape: ``[B, *S]``, no size zero.
+        labels_dtype: an integer type that Triton loads.
+        classes: K, at least 1.
+        tiles: what a program works on.
+        start: the region's first voxel; None for the whole volume.
+        size: the region's shape, no size zero; None for the whole volume.
+        dtype: of the result.
+
+    Raises:
+        ValueError: the region reaches beyond the volume.
+    """
+    batch, *spatial = shape
+    first = [0] * len(spatial) if start is None else list(start)
+    region = spatial if size is None else list(size)
+    for axis, (low, count, whole) in enumerate(zip(first, region, spatial, strict=True)):
+        if low < 0 or low + count > whole:
+            raise ValueError(
+                f"region: must lie inside the volume, whose axis {axis} has {whole} voxels; "
+                f"got {count} from voxel {low} on"
+            )
+    fields = batch * classes
+    width, rows = spatial[-1], math.prod(spatial[:-1])
+    half = width <= _LONGEST_HALF_ROW
+    scan = Pass(
+        kernel="_scan_row_kernel",
+        axis=len(spatial) - 1,
+        grid=batch * _blocks(rows, tiles.rows),
+        sizes=(classes, rows, width),
+        constants={"WIDE": labels_dtype.itemsize >= 4, "HALF": half, "ROWS": tiles.rows},
+        registers=None,
+        source_dtype=labels_dtype,
+        source_items=batch * rows * width,
+        target_dtype=torch.float16 if half else torch.float32,
+        target_items=fields * rows * width,
+    )
+    searches: list[Pass] = []
+    for axis in reversed(range(len(spatial) - 1)):
+        length, planes, stride = spatial[axis], math.prod(spatial[:axis]), math.prod(spatial[axis + 1 :])
+        # What the axes searched later do not need is left out: other rows, and other columns along the axes
+        # done before. Of those only the last two axes are cut, which makes groups of neighbours.
+        group = region[-1]
+        columns = planes * math.prod(region[axis + 1 :])
+        pitch = width if axis + 2 < len(spatial) else length * stride
+        offset = sum(low * math.prod(spatial[i + 1 :]) for i, low in enumerate(first) if i > axis)
+        is_first, is_final = not searches, axis == 0
+        segments = _blocks(region[axis], COARSE_ROWS * tiles.step)
+        searches.append(
+            Pass(
+                kernel="_search_axis_kernel",
+                axis=axis,
+                grid=fields * segments * _blocks(columns, tiles.columns),
+                sizes=(
+                    classes, length, stride, planes, first[axis], region[axis], columns, group, pitch, offset,
+                ),
+                constants={
+                    "COUNTS": is_first,
+                    "HALF": is_first and half,
+                    "FINAL": is_final,
+                    "STEP": tiles.step,
+                    "LANES": tiles.columns,
+                },
+                registers=tiles.registers,
+                source_dtype=scan.target_dtype if is_first else torch.float32,
+                source_items=fields * length * columns,
+                target_dtype=dtype if is_final else torch.float32,
+                target_items=fields * region[axis] * columns,
+            )
+        )  # fmt: skip
+    return scan, *searches
+
+
+def _blocks(size: int, block: int) -> int:
+    return -(-size // block)
