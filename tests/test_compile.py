@@ -8,7 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import fastsdm
 from fastsdm import _operator, testing
-from fastsdm.losses import BoundaryLoss
+from fastsdm.losses import BoundaryLoss, HausdorffDTLoss
 
 SHAPE = (9, 10, 11)
 
@@ -112,9 +112,16 @@ def test_spacing_that_is_wrong_is_still_refused() -> None:
         compiled(labels(), spacing=-good)
 
 
+#: What Inductor says while it compiles for CUDA; a warning raised there would break the compile.
+INDUCTOR_ADVICE = (
+    "ignore:.*torch.jit.script_method:DeprecationWarning",
+    "ignore:TensorFloat32 tensor cores:UserWarning",  # on matrix products, none here
+    r"ignore:\s*Online softmax is disabled on the fly:UserWarning",
+)
+
+
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # advice on matrix products, none here
+@pytest.mark.filterwarnings(*INDUCTOR_ADVICE)
 @pytest.mark.parametrize("amp", [None, torch.float16, torch.bfloat16])
 def test_cuda_training_steps_are_one_graph_compiled_once(amp) -> None:
     loss = BoundaryLoss()
@@ -128,3 +135,29 @@ def test_cuda_training_steps_are_one_graph_compiled_once(amp) -> None:
     for seed in range(3):
         torch.testing.assert_close(value_and_gradient(compiled, seed), value_and_gradient(amp_step, seed))
     assert compiler.frame_count == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings(*INDUCTOR_ADVICE)
+@pytest.mark.parametrize(
+    "loss", [BoundaryLoss(), HausdorffDTLoss(include_background=True)], ids=lambda loss: type(loss).__name__
+)
+def test_cuda_training_steps_in_cuda_graphs(loss) -> None:
+    """Recorded once, replayed with other logits and labels."""
+
+    def cuda_step(logits, target):
+        return loss(torch.softmax(logits, dim=1), target)
+
+    compiled = torch.compile(cuda_step, mode="reduce-overhead")
+    for seed in range(5):  # the first calls warm up and record
+        generator = torch.Generator().manual_seed(seed)
+        target = torch.randint(0, 3, (2, 1, 9, 10, 11), generator=generator).cuda()
+        results = []
+        for call in (compiled, cuda_step):
+            logits = torch.randn(2, 3, 9, 10, 11, generator=torch.Generator().manual_seed(seed)).cuda()
+            logits.requires_grad_()
+            torch.compiler.cudagraph_mark_step_begin()
+            value = call(logits, target)
+            value.backward()
+            results.append((value.detach().clone(), logits.grad.clone()))
+        torch.testing.assert_close(results[0], results[1])

@@ -87,7 +87,7 @@ def test_loss_under_autocast_equals_the_one_on_the_cpu(name, amp) -> None:
     logits = torch.randn(1, 3, 20, 21, 22, generator=torch.Generator().manual_seed(0))
     values = []
     for device, backend in (("cpu", "scipy"), ("cuda", name)):
-        here = logits.to(device).requires_grad_()
+        here = logits.to(device, copy=True).requires_grad_()  # a leaf of its own on the CPU, too
         with torch.autocast(device, dtype=amp):
             value = BoundaryLoss(softmax=True, backend=backend)(here, target.to(device))
         value.backward()

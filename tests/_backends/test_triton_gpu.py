@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -108,6 +109,85 @@ def test_scattered_classes_and_spacings_are_one_copy() -> None:
     copies = [name for name in ran if name.startswith("Memcpy")]
     assert len(copies) == 1
     assert len(ran) == 4
+
+
+#: A call with nothing on the device but kernels, and calls with a table.
+SETTINGS = [
+    {"classes": 3},
+    {"classes": 3, "empty": "zero", "max_distance": 6.0},
+    {"classes": 3, "spacing": torch.tensor([[1.0, 2.0, 3.0], [0.5, 1.0, 1.5]])},
+    {"classes": [2, 0], "convention": "plain"},
+]
+
+
+def churn() -> None:
+    """Take and give back pinned and device memory, filled with what would be noticed."""
+    for size in (64, 256, 1024, 1 << 16):
+        blocks = [torch.full((size,), -7.0).pin_memory() for _ in range(8)]
+        held = [block.to("cuda", non_blocking=True) for block in blocks]
+        del blocks, held
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_captured_graph_follows_its_labels(settings) -> None:
+    batches = [
+        np.stack(
+            [testing.shells((20, 21, 22), classes=3), np.roll(testing.shells((20, 21, 22), classes=3), k, 0)]
+        )
+        for k in range(5)
+    ]
+    labels = torch.from_numpy(batches[0]).cuda()
+    fastsdm.signed_distance(labels, backend="triton", **settings)  # compiles
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        maps = fastsdm.signed_distance(labels, backend="triton", **settings)
+    for batch in batches:
+        churn()
+        labels.copy_(torch.from_numpy(batch))
+        graph.replay()
+        expected = fastsdm.signed_distance(torch.from_numpy(batch), backend="scipy", **settings)
+        torch.testing.assert_close(maps.cpu(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_two_threads_on_two_streams_with_their_own_spacings() -> None:
+    labels = torch.from_numpy(np.stack([testing.shells((24, 25, 26), classes=3)] * 2))
+    spacings = [torch.tensor([[1.0, 2.0, 3.0], [0.5, 1.0, 1.5]]) * factor for factor in (1.0, 3.0)]
+    expected = [
+        fastsdm.signed_distance(labels, classes=[2, 0], spacing=each, backend="scipy") for each in spacings
+    ]
+    on_device = labels.cuda()
+    torch.cuda.synchronize()
+
+    def work(which: int) -> list[torch.Tensor]:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            maps = [
+                fastsdm.signed_distance(on_device, classes=[2, 0], spacing=spacings[which], backend="triton")
+                for _ in range(30)
+            ]
+            torch.cuda.current_stream().synchronize()
+        return maps
+
+    with ThreadPoolExecutor(2) as threads:
+        for truth, maps in zip(expected, threads.map(work, (0, 1)), strict=True):
+            for each in maps:
+                torch.testing.assert_close(each.cpu(), truth, rtol=1e-6, atol=1e-6)
+
+
+def test_memory_stays_flat_over_random_shapes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.zeros(2, 40, 40, 40, dtype=torch.uint8, device="cuda")
+
+    def call(shape: list[int]) -> None:
+        fastsdm.signed_distance(labels[:, : shape[0], : shape[1], : shape[2]].contiguous(), backend="triton")
+
+    call([40, 40, 40])
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    for _ in range(200):
+        call(torch.randint(1, 41, (3,), generator=generator).tolist())
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_allocated() == before
 
 
 def test_labels_that_start_anywhere_in_memory() -> None:
