@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,73 @@ def test_nothing_but_the_kernels(monkeypatch, ndim, dtype, per_sample, classes) 
     assert launched == ["_scan_row_kernel"] + ["_search_axis_kernel"] * (ndim - 1)
     assert set(operations.names) == {"empty.memory_format"}
     assert len(tables) == (per_sample or classes == (5, 2))
+
+
+class StandInDriver:
+    """In place of a GPU's driver: compiles for sm_90, and notes what its launcher is called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.utils = self
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget  # noqa: PLC0415
+
+        return GPUTarget("cuda", 90, 32)
+
+    def launcher_cls(self, src, metadata):
+        return lambda *arguments: self.calls.append(arguments)
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {"max_shared_mem": 1 << 17}
+
+    def load_binary(self, name, kernel, shared, device):
+        return object(), name, 80, 0, 1024
+
+
+def test_a_compiled_kernel_is_launched_as_triton_launches_it(monkeypatch) -> None:
+    """The launcher gets the same arguments the first time, through Triton, and afterwards."""
+    triton = pytest.importorskip("triton")
+    stand_in = StandInDriver()
+    kernels = triton_launcher._kernels()
+    for kernel in (kernels._scan_row_kernel, kernels._search_axis_kernel):  # keep nothing of the stand-in's
+        monkeypatch.setattr(kernel, "device_caches", defaultdict(kernel.create_binder), raising=False)
+    monkeypatch.setattr(triton_launcher, "_compiled", {})
+    monkeypatch.setattr(triton_launcher, "_tiles", lambda device: triton_passes.NVIDIA)
+    monkeypatch.setattr(triton.runtime.driver, "_active", stand_in)
+    labels = torch.zeros(2, 9, 10, 11, dtype=torch.uint8)
+    spacing = ((1.0, 2.0, 3.0),)
+    how = _conventions.finish("kervadec", "zero", spacing, labels.shape[1:], None)
+    for _ in range(3):
+        TritonBackend().finished_region(
+            labels, (1, 2), spacing, None, how, (1, 2, 3), (8, 8, 8), torch.float16
+        )
+    assert len(triton_launcher._compiled) == 3
+    by_triton, *by_handle = [described(stand_in.calls[i : i + 3]) for i in (0, 3, 6)]
+    assert len(stand_in.calls) == 9
+    assert by_handle == [by_triton] * 2
+
+
+def described(calls):
+    """The launcher's arguments; tensors by type and shape, and Triton's own objects by type."""
+    plain = (int, float, str, tuple)
+    return [
+        [
+            (each.dtype, each.shape)
+            if isinstance(each, torch.Tensor)
+            else each
+            if isinstance(each, plain)
+            else type(each)
+            for each in call
+        ]
+        for call in calls
+    ]
 
 
 def test_without_triton_it_says_what_to_install(monkeypatch) -> None:
