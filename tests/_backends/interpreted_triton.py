@@ -193,14 +193,16 @@ def test_a_mask_is_every_label_but_0(dtype) -> None:
     assert np.array_equal(finished(labels, None, (UNIT,), None, how, None), expected)
 
 
-def test_the_shift_leaves_no_residue() -> None:
-    """0.1 and 0.7 have no exact square root of their squares: what rounding leaves must not be positive."""
-    labels = testing.checkerboard((4, 5, 6))[None].astype(np.uint8)
-    for h in (0.1, 0.7, 1 / 3):
-        spacing = ((h, h, h),)
-        how = _conventions.finish("kervadec", "inf", spacing, labels.shape[1:], None)
-        maps = finished(labels, (1,), spacing, None, how, None)
-        assert set(maps.unique().tolist()) == {0.0, float(np.float32(h))}
+@pytest.mark.parametrize("spacing", [(3.0, 1.3, 0.3), (2.1, 1.9, 0.6), (3.0, 1.1, 0.1)])
+def test_the_shift_leaves_no_residue(spacing) -> None:
+    """A distance along the last axis went through two ratios: it is not quite the voxel size."""
+    labels = np.zeros((1, 3, 4, 6), np.uint8)
+    labels[..., ::2] = 1
+    how = _conventions.finish("kervadec", "inf", (spacing,), labels.shape[1:], None)
+    inside = torch.from_numpy(labels[:, None] > 0)
+    plain = torch.from_numpy(plain_map(labels, (1,), np.array([spacing])))
+    assert (plain[inside] != -np.float32(spacing[-1])).all(), "nothing to round"
+    assert (finished(labels, (1,), (spacing,), None, how, None)[inside] == 0).all()
 
 
 def test_empty_region_and_one_outside_the_volume() -> None:
