@@ -29,8 +29,10 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	# torch first: with it in place nothing else may choose another build of it.
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
-	# nnU-Net brings torchvision and does without it. Built for another torch it breaks what imports it if it can.
-	$(BIN)/python -c 'import torchvision' 2>/dev/null || $(BIN)/pip uninstall --quiet --yes torchvision
+	# nnU-Net's timm wants one class of torchvision, whose wheels for Linux are built for CUDA: beside a torch for
+	# the CPU importing them fails. 0.16 is the last that imports without its operators.
+	$(BIN)/python -W ignore -c 'import torchvision' 2>/dev/null \
+	    || $(BIN)/pip install --quiet --no-deps torchvision==0.16.2
 	$(INTERFACES)
 	@touch $@
 

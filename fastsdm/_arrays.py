@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,7 +32,7 @@ def as_tensor(array: object, name: str) -> tuple[torch.Tensor, Callable[[torch.T
         plain = array.detach()
         if type(plain) is not torch.Tensor:  # a subclass, such as an image with its affine
             plain = plain.as_subclass(torch.Tensor)
-        return plain, _unchanged
+        return plain, partial(_with_metadata, array) if hasattr(array, "copy_meta_from") else _unchanged
     if isinstance(array, np.ndarray):
         return tensor_from_numpy(array, name), _to_numpy
     if type(array).__module__.partition(".")[0] == "cupy":
@@ -59,6 +60,12 @@ def tensor_from_numpy(array: np.ndarray[Any, Any], name: str) -> torch.Tensor:
     if not array.flags.writeable:
         array = np.asarray(_Writable(array))
     return torch.from_numpy(array)
+
+
+def _with_metadata(source: Any, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as MONAI's kind of tensor, with the affine and all else that the source knows."""
+    labelled: torch.Tensor = tensor.as_subclass(type(source)).copy_meta_from(source)
+    return labelled
 
 
 def _unchanged(tensor: torch.Tensor) -> torch.Tensor:

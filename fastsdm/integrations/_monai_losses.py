@@ -1,0 +1,168 @@
+"""The losses with the spacing of MONAI's tensors, and deep supervision with MONAI's weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+
+from fastsdm import losses
+from fastsdm._types import SpacingLike
+
+#: MONAI's DeepSupervisionLoss calls them weight modes.
+_WEIGHTS = {
+    "exp": lambda level: max(0.5**level, 0.0625),
+    "two": lambda level: 0.5 if level else 1.0,
+    "same": lambda level: 1.0,
+}
+
+
+def spacing_of(image: Any, spatial_dims: int = 3) -> torch.Tensor:
+    """Voxel size along each axis, from the affine of a MetaTensor.
+
+    Args:
+        image: a MetaTensor with an affine ``[n, n]``, or a batch of them, ``[B, n, n]``.
+        spatial_dims: how many axes are spatial.
+
+    Returns:
+        float64 ``[spatial_dims]``, or ``[B, spatial_dims]`` for a batch; on the CPU.
+
+    Raises:
+        ValueError: not a MetaTensor. A sheared affine warns once: distances along its axes are not those of
+            the world.
+    """
+    if not isinstance(image, MetaTensor):
+        raise ValueError(
+            f"spacing: 'affine' needs a MetaTensor, got {type(image).__name__}; give the spacing in numbers, "
+            "or keep metadata (monai.data.set_track_meta)"
+        )
+    columns = image.affine.to("cpu", torch.float64)[..., :-1, :spatial_dims]
+    sizes = columns.norm(dim=-2)
+    axes = columns / sizes.unsqueeze(-2)
+    angles = (axes.mT @ axes - torch.eye(spatial_dims, dtype=torch.float64)).abs().max()
+    if angles > 1e-3:
+        warnings.warn(
+            f"affine: its axes are not at right angles (cosine up to {angles.item():.2f}), and distances are "
+            "measured as if they were; RandAffined leaves such an affine where voxels are not cubes: "
+            "resample to cubes before it",
+            stacklevel=3,
+        )
+    return sizes
+
+
+class _SpacingFromAffine(losses._base.DistanceMapLoss):
+    """A loss that may take its spacing from the MetaTensor that is its target, or else its input.
+
+    Args:
+        *args: of the loss of that name in :mod:`fastsdm.losses`, which are MONAI's.
+        spacing: ``"affine"``, per sample, with an error where there is no affine; or as in
+            :mod:`fastsdm.losses`. At the default, voxels are cubes of size 1 as
+            in MONAI, and a target whose voxels are not warns once.
+        **kwargs: of the loss of that name in :mod:`fastsdm.losses`.
+
+    Raises:
+        TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
+    """
+
+    def __init__(self, *args: Any, spacing: SpacingLike | None = None, **kwargs: Any) -> None:
+        from_affine = isinstance(spacing, str)
+        if from_affine and spacing != "affine":
+            raise ValueError(f"spacing: must be 'affine' or numbers, got {spacing!r}")
+        super().__init__(*args, spacing=None if from_affine else spacing, **kwargs)
+        self.spacing_from_affine = from_affine
+
+    def forward(
+        self, input: torch.Tensor, target: torch.Tensor, *, spacing: SpacingLike | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """The loss, as in :mod:`fastsdm.losses`; ``spacing`` may be ``"affine"``."""
+        if spacing is None or isinstance(spacing, str):
+            spacing = self.spacing_for(input, target, spacing)
+        if isinstance(input, MetaTensor):
+            input = input.as_tensor()  # its bookkeeping at every operation serves nothing here
+        return super().forward(input, target, spacing=spacing, **kwargs)
+
+    def spacing_for(
+        self, input: torch.Tensor, target: torch.Tensor, spacing: str | None = None
+    ) -> SpacingLike | None:
+        """The batch's spacing by the affine, or None where the loss's own counts."""
+        ndim = input.ndim - 2
+        source = target if isinstance(target, MetaTensor) else input
+        if spacing == "affine" or self.spacing_from_affine:
+            return spacing_of(source, ndim)
+        if isinstance(source, MetaTensor) and self.spacing is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                sizes = spacing_of(source, ndim)
+            if bool((sizes.amax(dim=-1) > 1.001 * sizes.amin(dim=-1)).any()):
+                warnings.warn(
+                    f"spacing: voxels of {sizes.reshape(-1, ndim)[0].tolist()} are taken as cubes of size 1, "
+                    "as MONAI does; pass spacing='affine' to measure in the affine's units, or spacing=1 to "
+                    "silence this",
+                    stacklevel=3,
+                )
+        return None
+
+
+class BoundaryLoss(_SpacingFromAffine, losses.BoundaryLoss):
+    __doc__ = _SpacingFromAffine.__doc__
+
+
+class HausdorffDTLoss(_SpacingFromAffine, losses.HausdorffDTLoss):
+    __doc__ = _SpacingFromAffine.__doc__
+
+
+class LogHausdorffDTLoss(_SpacingFromAffine, losses.LogHausdorffDTLoss):
+    __doc__ = _SpacingFromAffine.__doc__
+
+
+class GeneralizedSurfaceLoss(_SpacingFromAffine, losses.GeneralizedSurfaceLoss):
+    __doc__ = _SpacingFromAffine.__doc__
+
+
+class DeepSupervision(losses.DeepSupervision):
+    """:class:`fastsdm.losses.DeepSupervision` with MONAI's weights by name and its networks' outputs.
+
+    MONAI's own ``DeepSupervisionLoss`` resizes the target and keeps its affine, so distances at coarse scales
+    are too small there; here the spacing is that of each scale.
+
+    Args:
+        loss: as there.
+        weights: ``"exp"`` (1, 1/2, 1/4, ..., at least 1/16), ``"two"`` (1, then 1/2) or ``"same"``, not
+            divided by their sum, as in MONAI; or as there.
+
+    Raises:
+        TypeError, ValueError: as there.
+    """
+
+    def __init__(self, loss: torch.nn.Module, weights: str | Sequence[float] | None = "exp") -> None:
+        if isinstance(weights, str) and weights not in _WEIGHTS:
+            raise ValueError(f"weights: must be one of {', '.join(_WEIGHTS)} or numbers, got {weights!r}")
+        super().__init__(loss, None if isinstance(weights, str) else weights)
+        self.mode = weights if isinstance(weights, str) else None
+
+    def forward(
+        self, input: Any, target: Any, *, spacing: SpacingLike | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """The weighted sum over the outputs.
+
+        Args:
+            input: predictions, finest first; stacked ``[B, n, C, *S]`` as DynUNet returns them; or one.
+            target: as in :class:`fastsdm.losses.DeepSupervision`.
+            spacing: of the finest output; ``"affine"`` or numbers.
+            **kwargs: as there.
+        """
+        if isinstance(input, torch.Tensor):
+            first = target[0] if isinstance(target, (list, tuple)) else target
+            input = list(input.unbind(dim=1)) if input.ndim == first.ndim + 1 else [input]
+        if (spacing is None or isinstance(spacing, str)) and isinstance(self.loss, _SpacingFromAffine):
+            first = target[0] if isinstance(target, (list, tuple)) else target
+            spacing = self.loss.spacing_for(input[0], first, spacing)
+        return super().forward(input, target, spacing=spacing, **kwargs)
+
+    def _weights(self, levels: int) -> list[float]:
+        if self.mode is None:
+            return super()._weights(levels)
+        return [_WEIGHTS[self.mode](level) for level in range(levels)]

@@ -1,0 +1,168 @@
+"""The loss of nnU-Net's trainers, and the clock that measures what its maps take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from fastsdm import use_backend
+from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.schedules import Schedule
+
+
+class RegionAndDistanceLoss(torch.nn.Module):
+    """A region loss and a distance loss at every scale, weighed by a schedule.
+
+    Args:
+        region: called as ``region(output, target)`` with the target as nnU-Net's loader makes it.
+        distance: any loss of :mod:`fastsdm.losses` that has a map; its spacing is that of the finest scale.
+        schedule: of :mod:`fastsdm.schedules`.
+        weights: one per scale, finest first; scales of weight 0 are left out.
+        ignore_channel: whether the target's last channel marks voxels to ignore.
+    """
+
+    def __init__(
+        self,
+        region: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        distance: DistanceMapLoss,
+        schedule: Schedule,
+        *,
+        weights: Sequence[float],
+        ignore_channel: bool = False,
+    ) -> None:
+        super().__init__()
+        self.region, self.distance, self.schedule = region, distance, schedule
+        self.weights, self.ignore_channel = list(weights), ignore_channel
+        self.timer: MapTimer | None = None
+
+    def forward(
+        self,
+        output: torch.Tensor | Sequence[torch.Tensor],
+        target: torch.Tensor | Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """The weighted sum over the scales.
+
+        Args:
+            output: logits ``[B, C, *S]``, or one such tensor per scale, finest first.
+            target: ``[B, 1, *S]`` labels or ``[B, R, *S]`` regions (and the ignore channel), one per output;
+                behind them may stand one map ``[B, K, *S]`` per output.
+
+        Raises:
+            ValueError: numbers of outputs, targets and weights that do not fit together.
+        """
+        outputs = [output] if isinstance(output, torch.Tensor) else list(output)
+        targets = [target] if isinstance(target, torch.Tensor) else list(target)
+        weights = [1.0] if isinstance(output, torch.Tensor) else self.weights
+        maps: list[torch.Tensor | None] = [None] * len(outputs)
+        if len(targets) == 2 * len(outputs):
+            targets, maps = targets[: len(outputs)], list(targets[len(outputs) :])
+        if not len(outputs) == len(targets) == len(weights):
+            raise ValueError(
+                f"output: must be one per target and weight, got {len(outputs)} outputs, {len(targets)} "
+                f"targets, {len(weights)} weights"
+            )
+        finest = outputs[0].shape[2:]
+        terms = [
+            weight * self._at_one_scale(prediction, truth, known, finest)
+            for weight, prediction, truth, known in zip(weights, outputs, targets, maps, strict=True)
+            if weight
+        ]
+        return torch.stack(terms).sum()
+
+    def _at_one_scale(
+        self,
+        output: torch.Tensor,
+        target: torch.Tensor,
+        distance_map: torch.Tensor | None,
+        finest: Sequence[int],
+    ) -> torch.Tensor:
+        region = self.region(output, target)
+        ignored = None
+        if self.ignore_channel:
+            target, ignored = target[:, :-1], target[:, -1:]
+        with nullcontext() if self.timer is None else self.timer:
+            distance = self.distance(
+                output,
+                target,
+                spacing=scaled(self.distance.spacing, finest, output.shape[2:]),
+                distance_map=distance_map,
+                ignore_mask=ignored,
+            )
+        region_weight, distance_weight = self.schedule.weights
+        total: torch.Tensor = region_weight * region + distance_weight * distance
+        return total
+
+
+class MapTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
+    """Adds up what the maps take that are computed inside ``with`` blocks.
+
+    Args:
+        beside_scipy: have scipy make each map once more, on the CPU, and add that up too.
+    """
+
+    def __init__(self, *, beside_scipy: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
+        self._beside_scipy = beside_scipy
+        self._ours, self._scipy, self.maps = 0.0, 0.0, 0
+        self._pending: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call an operator; measure it if it makes a map."""
+        kwargs = kwargs or {}
+        if getattr(func, "namespace", None) != "fastsdm":
+            return func(*args, **kwargs)
+        self.maps += 1
+        if self._beside_scipy:
+            began = perf_counter()
+            with use_backend("scipy"):
+                func(*tree_map_only(torch.Tensor, torch.Tensor.cpu, args), **kwargs)
+            self._scipy += perf_counter() - began
+        if any(isinstance(arg, torch.Tensor) and arg.is_cuda for arg in args):
+            events = (_timed_event(), _timed_event())
+            events[0].record()
+            result = func(*args, **kwargs)
+            events[1].record()
+            self._pending.append(events)
+            return result
+        began = perf_counter()
+        result = func(*args, **kwargs)
+        self._ours += perf_counter() - began
+        return result
+
+    def report(self, epoch: float) -> str:
+        """One line for the log; waits for the device.
+
+        Args:
+            epoch: how long the epoch took, in seconds, scipy's maps included.
+        """
+        for began, ended in self._pending:
+            ended.synchronize()
+            self._ours += began.elapsed_time(ended) / 1000
+        self._pending.clear()
+        epoch -= self._scipy
+        line = (
+            f"Signed distance maps: {self.maps} in {self._ours:.2f} s, "
+            f"{100 * self._ours / epoch:.1f} % of the epoch's {epoch:.1f} s"
+        )
+        if self._beside_scipy:
+            with_scipy = epoch - self._ours + self._scipy
+            line += (
+                f"; the same by scipy: {self._scipy:.2f} s, {100 * self._scipy / with_scipy:.1f} % of "
+                f"{with_scipy:.1f} s"
+            )
+        return line
+
+
+def _timed_event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
+
+
+def scaled(spacing: Any, finest: Sequence[int], shape: Sequence[int]) -> list[float]:
+    """Voxel size at one scale: an output of half the size has voxels of twice the size."""
+    return [float(step) * fine / size for step, fine, size in zip(spacing, finest, shape, strict=True)]
