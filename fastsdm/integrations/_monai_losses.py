@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from fastsdm import losses
 from fastsdm._types import SpacingLike
 
 #: MONAI's DeepSupervisionLoss calls them weight modes.
-_WEIGHTS = {
+_WEIGHTS: dict[str, Callable[[int], float]] = {
     "exp": lambda level: max(0.5**level, 0.0625),
     "two": lambda level: 0.5 if level else 1.0,
     "same": lambda level: 1.0,
@@ -40,7 +40,7 @@ def spacing_of(image: Any, spatial_dims: int = 3) -> torch.Tensor:
             "or keep metadata (monai.data.set_track_meta)"
         )
     columns = image.affine.to("cpu", torch.float64)[..., :-1, :spatial_dims]
-    sizes = columns.norm(dim=-2)
+    sizes: torch.Tensor = columns.norm(dim=-2)
     axes = columns / sizes.unsqueeze(-2)
     angles = (axes.mT @ axes - torch.eye(spatial_dims, dtype=torch.float64)).abs().max()
     if angles > 1e-3:

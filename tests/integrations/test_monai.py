@@ -14,6 +14,7 @@ from monai.data import CacheDataset, DataLoader, MetaTensor, decollate_batch, li
 from monai.engines import SupervisedTrainer
 from monai.networks.nets import DynUNet, UNet
 from monai.transforms import (
+    CenterSpatialCropd,
     Compose,
     EnsureChannelFirstd,
     LoadImaged,
@@ -22,7 +23,6 @@ from monai.transforms import (
     RandCropByPosNegLabeld,
     RandFlipd,
     RandSpatialCropd,
-    Spacingd,
     SpatialPadd,
     apply_pending,
 )
@@ -200,16 +200,16 @@ def test_transforms_refuse() -> None:
     assert apply_pending(pending["label"])[0].shape == (1, 33, 47, 38)
 
 
-def test_lazy_pipeline_resamples_before_the_map() -> None:
-    steps = [
-        Spacingd(["image", "label"], (5.0, 5.0, 5.0), mode=("bilinear", "nearest")),
-        ours.SignedDistanced("label", 3),
-    ]
-    lazy, eager = Compose(steps, lazy=True)(sample()), Compose(steps, lazy=False)(sample())
-    assert lazy["distance_map"].shape == (3, *lazy["label"].shape[1:])
-    expected = fastsdm.signed_distance(lazy["label"].as_tensor()[0].round(), classes=3, spacing=5.0)
+def test_lazy_pipeline_moves_voxels_before_the_map() -> None:
+    keys = ["image", "label"]
+    moves = [RandFlipd(keys, prob=1, spatial_axis=0), CenterSpatialCropd(keys, (20, 30, 24))]
+    lazy = Compose([*moves, ours.SignedDistanced("label", 3)], lazy=True)(sample())
+    moved = sample()["label"].as_tensor()[0].flip(0)
+    start = [(size - part) // 2 for size, part in zip(moved.shape, (20, 30, 24), strict=True)]
+    moved = moved[tuple(slice(a, a + n) for a, n in zip(start, (20, 30, 24), strict=True))]
+    expected = fastsdm.signed_distance(moved, classes=3, spacing=SPACING)
+    assert torch.equal(lazy["label"].as_tensor()[0], moved)
     assert torch.equal(lazy["distance_map"].as_tensor(), expected)
-    assert lazy["distance_map"].shape == eager["distance_map"].shape
 
 
 CROPS = {
