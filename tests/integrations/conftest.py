@@ -16,7 +16,6 @@ IGNORED = [
     "ignore::DeprecationWarning",
     "ignore::FutureWarning",
     "ignore::ResourceWarning",
-    "ignore:Failed to load image Python extension",  # torchvision
     "ignore:.*CUDA is not available",  # nnU-Net's scaler
     "ignore:The given NumPy array is not writable",  # nnU-Net's loader
 ]
