@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -268,6 +271,24 @@ def test_compiled_loss_gives_the_same(root: Path, monkeypatch: pytest.MonkeyPatc
     assert compiled.item() == pytest.approx(eager.item(), rel=1e-5)
     compiled.backward()
     assert outputs[0].grad is not None
+
+
+def test_two_processes_train_like_one(root: Path, tmp_path: Path) -> None:
+    batch = next(trainer_of(root, "TinyBoundary", labels=READINGS["labels"]).get_dataloaders()[0])
+    out = tmp_path / "gradients"
+    torch.save([batch["data"], *batch["target"]], f"{out}.batch")
+    worker = Path(__file__).with_name("nnunet_ddp_worker.py")
+    settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    processes = [
+        subprocess.Popen([sys.executable, str(worker), str(rank), str(root), str(out)], env=settings)
+        for rank in range(2)
+    ]
+    for process in processes:
+        assert process.wait(timeout=240) == 0
+    weights, together, alone = torch.load(out)
+    assert 0 < weights[-1] < 1e-5  # DDP wants every output used
+    for gradient, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_refuses_what_does_not_fit(root: Path) -> None:
