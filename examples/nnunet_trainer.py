@@ -1,12 +1,14 @@
 """An nnU-Net trainer of one's own: the boundary loss in millimetres, clamped, on a schedule of its own.
 
-    export nnUNet_extTrainer="$PWD/examples"
+    mkdir trainers && cp examples/nnunet_trainer.py trainers/
+    export nnUNet_extTrainer="$PWD/trainers"
     nnUNetv2_plan_and_preprocess -d 4
     nnUNetv2_train 4 3d_fullres 0 -tr nnUNetTrainerClampedBoundary
     nnUNetv2_predict -d 4 -c 3d_fullres -f 0 -tr nnUNetTrainerClampedBoundary -i images -o predicted
 
-nnU-Net imports every module of that folder until it finds the class: give yours a folder of its own. For the
-loss with its default settings no file is needed: see docs/nnunet.md.
+The folder is its own since nnU-Net imports every module in it. For the loss with its default settings no file
+is needed: see docs/nnunet.md. nnU-Net validates on the cases of the fold that it does not train on, and
+``nnUNetv2_train`` ends with their Dice.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,6 +116,18 @@ def test_is_found_by_name_where_the_folder_is_named(root: Path, monkeypatch: pyt
         assert recursive_find_trainer_class_by_name(name) is getattr(nnunet, name)
     with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
         recursive_find_trainer_class_by_name("nnUNetTrainerNoSuch")
+
+
+def test_the_example_is_found_and_built(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name  # noqa: PLC0415
+
+    shutil.copy(Path(__file__).parents[2] / "examples" / "nnunet_trainer.py", tmp_path)
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    found = recursive_find_trainer_class_by_name("nnUNetTrainerClampedBoundary")
+    monkeypatch.setattr(tiny_trainers, "TinyBoundary", found)
+    trainer = trainer_of(root, "TinyBoundary")
+    assert trainer.loss.distance.max_distance == 30.0
+    assert trainer.loss.schedule.weights == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
