@@ -56,6 +56,7 @@ class SignedDistance(Transform):
         convention: as in :func:`fastsdm.signed_distance`.
         empty: as there.
         max_distance: as there.
+        ignore_index: as there.
         dtype: as there.
         backend: as there.
 
@@ -73,6 +74,7 @@ class SignedDistance(Transform):
         convention: Convention = "kervadec",
         empty: EmptyPolicy = "inf",
         max_distance: float | None = None,
+        ignore_index: int | None = None,
         dtype: Any = None,
         backend: str = "auto",
     ) -> None:
@@ -83,6 +85,7 @@ class SignedDistance(Transform):
             "convention": convention,
             "empty": empty,
             "max_distance": max_distance,
+            "ignore_index": ignore_index,
             "dtype": dtype,
             "backend": backend,
         }

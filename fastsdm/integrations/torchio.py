@@ -77,6 +77,7 @@ class SignedDistance(tio.LabelTransform):
         convention: as in :func:`fastsdm.signed_distance`.
         empty: as there.
         max_distance: as there, in the units of the affine.
+        ignore_index: as there.
         dtype: as there.
         backend: as there.
         **kwargs: of every TorchIO transform: ``p``, ``copy``, ``include``, ``exclude``.
@@ -93,6 +94,7 @@ class SignedDistance(tio.LabelTransform):
         convention: Convention = "kervadec",
         empty: EmptyPolicy = "inf",
         max_distance: float | None = None,
+        ignore_index: int | None = None,
         dtype: Any = None,
         backend: str = "auto",
         **kwargs: Any,
@@ -111,6 +113,7 @@ class SignedDistance(tio.LabelTransform):
         self.convention = convention
         self.empty = empty
         self.max_distance = max_distance
+        self.ignore_index = ignore_index
         self.dtype = dtype
         self.backend = backend
 
@@ -144,6 +147,7 @@ class SignedDistance(tio.LabelTransform):
             convention=self.convention,
             empty=self.empty,
             max_distance=self.max_distance,
+            ignore_index=self.ignore_index,
             dtype=self.dtype,
             backend=self.backend,
         )
@@ -158,6 +162,7 @@ class SignedDistance(tio.LabelTransform):
             "convention": self.convention,
             "empty": self.empty,
             "max_distance": self.max_distance,
+            "ignore_index": self.ignore_index,
             "dtype": self.dtype,
             "backend": self.backend,
         }

@@ -180,6 +180,9 @@ def test_transforms_keep_metadata_and_pickle() -> None:
     assert torch.equal(after["distance_map"].as_tensor(), expected)
     assert torch.equal(after["distance_map"].affine, data["label"].affine)
     assert "distance_map" not in data
+    ignoring = ours.SignedDistance(3, ignore_index=1)(data["label"]).as_tensor()
+    labels = data["label"].as_tensor()[0]
+    assert torch.equal(ignoring, fastsdm.signed_distance(labels, classes=3, spacing=SPACING, ignore_index=1))
     mask = ours.SignedDistance(spacing=1.0)(data["label"].numpy())
     assert isinstance(mask, np.ndarray)
     assert mask.shape == (1, 33, 47, 38)

@@ -43,13 +43,8 @@ def test_masks_one_map_per_channel(subject: tio.Subject) -> None:
 
 
 def test_every_option_reaches_the_map(subject: tio.Subject) -> None:
-    options = {
-        "classes": [0, 2, 7],
-        "convention": "midline",
-        "empty": "max",
-        "max_distance": 20.0,
-        "dtype": "float16",
-    }
+    options = {"classes": [0, 2, 7], "convention": "midline", "empty": "max", "max_distance": 20.0}
+    options |= {"dtype": "float16", "ignore_index": 1}
     mapped = SignedDistance(**options, backend="scipy")(subject).distance_map.data
     assert torch.equal(mapped, fastsdm.signed_distance(subject.label.data[0], spacing=SPACING, **options))
     assert mapped.dtype == torch.float16
