@@ -35,9 +35,10 @@ def signed_distance(
 
     Args:
         target: torch tensor, numpy array or cupy array of shape ``[..., *S]``, bool or any integer dtype,
-            where ``S`` is the last ``spatial_dims`` axes. With ``classes=None`` a mask, non-zero inside.
-            Floats are taken too: on the CPU they are checked (no NaN; whole numbers with ``classes``),
-            elsewhere a check would stall the device, so none is made.
+            where ``S`` is the last ``spatial_dims`` axes. With ``classes=None`` a mask: integers are inside
+            where they are not 0, floats where they are above 0.5. With ``classes``, floats within 0.001 of a
+            whole number are rounded to it. On the CPU NaN and other values are refused; elsewhere a check
+            would stall the device, so none is made.
         classes: None for a mask; K for the label values 0 to K-1; or the label values themselves.
             Labels that no class names count as outside of all.
         spatial_dims: 2 or 3.
@@ -197,6 +198,8 @@ def _checked_map(
     rows = _validate.spacing_rows(spacing, leading, spatial_dims)
     if not torch.compiler.is_compiling():
         _validate.float_labels(labels, whole=classes is not None, name=name)
+    if labels.is_floating_point():
+        labels = labels > 0.5 if classes is None else labels.round().long()
 
     options = (
         convention,

@@ -19,6 +19,10 @@ _UNSIGNED_BITS = {torch.uint8: 8, torch.uint16: 16, torch.uint32: 32, torch.uint
 _SPACING_RANGE = (1e-12, 1e12)
 _SPACING_RATIO = 1e9
 _LARGEST_LIMIT = 1e18
+#: Beyond it floats are too far apart for labels.
+LARGEST_FLOAT_LABEL = 2**53
+#: By which resampled labels may miss whole numbers.
+ROUNDING = 1e-3
 
 
 def choice(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -101,9 +105,18 @@ def float_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> 
         return
     if target.isnan().any():
         raise ValueError(f"{name}: must not contain NaN")
-    if whole and not torch.equal(target, target.round()):
-        fraction = target[target != target.round()][0].item()
-        raise ValueError(f"{name}: float label maps must hold whole numbers, got {fraction!r}")
+    if not whole or target.numel() == 0:
+        return
+    largest = target.abs().max().item()
+    if largest > LARGEST_FLOAT_LABEL:
+        raise ValueError(
+            f"{name}: float label maps must hold whole numbers up to {LARGEST_FLOAT_LABEL}, got {largest!r}"
+        )
+    if not torch.equal(target, target.round()):
+        off = (target - target.round()).abs() > ROUNDING
+        if bool(off.any()):
+            fraction = target[off][0].item()
+            raise ValueError(f"{name}: float label maps must hold whole numbers, got {fraction!r}")
 
 
 def class_values(classes: object, dtype: torch.dtype) -> list[int]:

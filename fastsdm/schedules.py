@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -32,7 +33,7 @@ class Schedule:
 
     def __init__(self) -> None:
         self.steps_taken = 0
-        self.weights_tensor = torch.tensor(self.weights, dtype=torch.float64)
+        self.weights_tensor = torch.tensor(self.weights, dtype=torch.float64, device="cpu")
 
     @property
     def weights(self) -> Weights:
@@ -42,6 +43,18 @@ class Schedule:
     def step(self) -> None:
         """Go on by one step; call it at the end of every epoch."""
         self._go_to(self.steps_taken + 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the weights of an epoch, counted from 0: for trainers whose checkpoints hold no loss.
+
+        Raises:
+            TypeError: not an integer.
+            ValueError: a negative one.
+        """
+        epoch = _validate.integer("epoch", epoch)
+        if epoch < 0:
+            raise ValueError(f"epoch: must be at least 0, got {epoch}")
+        self._go_to(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold; the settings are the constructor's business."""
@@ -62,7 +75,7 @@ class Schedule:
 
     def _go_to(self, steps_taken: int) -> None:
         self.steps_taken = steps_taken
-        self.weights_tensor.copy_(torch.tensor(self.weights, dtype=torch.float64))
+        self.weights_tensor.copy_(torch.tensor(self.weights, dtype=torch.float64, device="cpu"))
 
     def __repr__(self) -> str:
         settings = ", ".join(
@@ -98,7 +111,8 @@ class _Ramp(Schedule):
     def __init__(self, start: float, end: float, steps: int, shape: Shape) -> None:
         _check_weight("start", start)
         _check_weight("end", end)
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        steps = _validate.integer("steps", steps)
+        if steps < 1:
             raise ValueError(f"steps: must be an integer of at least 1, got {steps!r}")
         _validate.choice("shape", shape, ("linear", "cosine"))
         self.start = start
@@ -143,8 +157,9 @@ class Increase(_Ramp):
 class Rebalance(_Ramp):
     """``(1 - alpha) * region + alpha * boundary`` with a growing ``alpha``.
 
-    The defaults are the schedule of Kervadec et al. (doi:10.1016/j.media.2020.101851): 0.01 more an epoch,
-    from 0.01 to 0.99.
+    The defaults follow the text of Kervadec et al. (doi:10.1016/j.media.2020.101851): 0.01 more an epoch,
+    from 0.01 to 0.99. Their code differs: it starts at weights (1, 0.01), keeps the region weight at 0.1 or
+    above and does not limit the boundary weight, which is 1.21 at epoch 120.
 
     Args:
         start: first ``alpha``.
@@ -160,6 +175,7 @@ class Rebalance(_Ramp):
         self, start: float = 0.01, end: float = 0.99, steps: int = 98, shape: Shape = "linear"
     ) -> None:
         for name, value in (("start", start), ("end", end)):
+            _check_weight(name, value)
             if value > 1:
                 raise ValueError(f"{name}: must be at most 1, got {value!r}")
         super().__init__(start, end, steps, shape)
@@ -170,6 +186,8 @@ class Rebalance(_Ramp):
         return Weights(1 - self.alpha, self.alpha)
 
 
-def _check_weight(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
+def _check_weight(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: must be a number, got {value!r}")
+    if not 0 <= float(value) < math.inf:
         raise ValueError(f"{name}: must be at least 0 and finite, got {value!r}")

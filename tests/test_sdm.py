@@ -151,7 +151,7 @@ def test_label_map_equals_its_one_hot() -> None:
 def test_non_zero_is_inside_whatever_the_value() -> None:
     mask = testing.noise((6, 7, 8))
     expected = fastsdm.signed_distance(mask)
-    for other in (mask * 255, mask.astype(np.int64) * -5, mask * 0.25, mask.astype(np.uint16) * 40000):
+    for other in (mask * 255, mask.astype(np.int64) * -5, mask * 0.75, mask.astype(np.uint16) * 40000):
         np.testing.assert_array_equal(fastsdm.signed_distance(other), expected)
 
 

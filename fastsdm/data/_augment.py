@@ -104,12 +104,12 @@ def _random_matrices(
     ndim = len(flip)
     low, high = (math.log(bound) for bound in scaling)
     magnification = torch.exp(low + (high - low) * _uniform((count, 1, 1), generator))
-    mirrored = _uniform((count, ndim), generator) < torch.tensor(flip, dtype=torch.float64)
+    mirrored = _uniform((count, ndim), generator) < torch.tensor(flip, dtype=torch.float64, device="cpu")
     matrices = torch.diag_embed(1.0 - 2.0 * mirrored.double()) / magnification
     planes = [(a, b) for a in range(ndim) for b in range(a + 1, ndim)]
     for a, b in planes:
         angle = math.radians(rotation) * (2 * _uniform((count,), generator) - 1)
-        turn = torch.eye(ndim, dtype=torch.float64).repeat(count, 1, 1)
+        turn = torch.eye(ndim, dtype=torch.float64, device="cpu").repeat(count, 1, 1)
         turn[:, a, a] = turn[:, b, b] = torch.cos(angle)
         turn[:, a, b], turn[:, b, a] = -torch.sin(angle), torch.sin(angle)
         matrices = turn @ matrices
@@ -119,8 +119,8 @@ def _random_matrices(
 def _random_centres(
     count: int, shape: Sequence[int], size: Sequence[int], generator: torch.Generator | None
 ) -> torch.Tensor:
-    room = torch.tensor([max(whole - part, 0) for whole, part in zip(shape, size, strict=True)])
-    middle = (torch.tensor(shape, dtype=torch.float64) - 1) / 2
+    room = torch.tensor([max(whole - part, 0) for whole, part in zip(shape, size, strict=True)], device="cpu")
+    middle = (torch.tensor(shape, dtype=torch.float64, device="cpu") - 1) / 2
     return middle + room * (_uniform((count, len(shape)), generator) - 0.5)
 
 
@@ -138,8 +138,12 @@ def _random_displacements(
     for row in spacing.tolist():
         bases = [_spline_basis(n, grid / step) for n, step in zip(size, row, strict=True)]
         control = (ndim, *(basis.shape[1] for basis in bases))
-        field = torch.randn(control, dtype=torch.float64, generator=generator) * (rms / _SPLINE_RMS**ndim)
-        field = _to(field / torch.tensor(row).reshape(-1, *(1,) * ndim), device)
+        field = torch.randn(control, dtype=torch.float64, generator=generator, device="cpu") * (
+            rms / _SPLINE_RMS**ndim
+        )
+        field = _to(
+            field / torch.tensor(row, dtype=torch.float64, device="cpu").reshape(-1, *(1,) * ndim), device
+        )
         for axis, basis in enumerate(bases, start=1):
             field = (field.movedim(axis, -1) @ _to(basis, device).mT).movedim(-1, axis)
         fields.append(field.movedim(0, -1))
@@ -148,8 +152,8 @@ def _random_displacements(
 
 def _spline_basis(size: int, grid: float) -> torch.Tensor:
     """``[size, control points]``: the weights of the uniform cubic B-spline at every voxel."""
-    place = torch.arange(size, dtype=torch.float64) / grid
-    distance = (place[:, None] + 1 - torch.arange(int(place[-1]) + 4)).abs()
+    place = torch.arange(size, dtype=torch.float64, device="cpu") / grid
+    distance = (place[:, None] + 1 - torch.arange(int(place[-1]) + 4, device="cpu")).abs()
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = (2 - distance).clamp(min=0) ** 3 / 6
     return torch.where(distance < 1, near, far)
@@ -185,7 +189,7 @@ def _nearest(labels: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
-    return torch.rand(shape, dtype=torch.float64, generator=generator)
+    return torch.rand(shape, dtype=torch.float64, generator=generator, device="cpu")
 
 
 def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

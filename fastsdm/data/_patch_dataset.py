@@ -175,6 +175,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         _validate.spacing_values(torch.stack(rows))
         self._spacing: list[list[float]] = torch.stack(rows).tolist()
         self._context, self._max_distance, self._augment = context, max_distance, augment
+        self.classes = None if classes is None else tuple(_validate.class_values(classes, torch.int64))
+        self.ignore_index = ignore_index
         self._options: dict[str, Any] = {
             "classes": classes,
             "convention": convention,
@@ -233,8 +235,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         sample = {
             "image": image[patch],
             "label": labels[patch],
-            "volume": torch.tensor(number),
-            "start": torch.tensor(position.start),
+            "volume": torch.tensor(number, device="cpu"),
+            "start": torch.tensor(position.start, device="cpu"),
         }
         if self._context == "full":
             sample["distance_map"] = self._whole_map(number, labels)[(..., *patch)].contiguous()

@@ -36,7 +36,8 @@ class PatchSampler(Sampler[PatchPosition]):
         dataset: what the positions are for.
         patches_per_epoch: how many are drawn, by all processes together.
         foreground: share of patches that are centred on a foreground voxel.
-        foreground_classes: which label values are foreground; None for all but 0 and the padding's.
+        foreground_classes: which label values are foreground; None for the dataset's ``classes``, without 0,
+            ``ignore_index`` and ``pad_label`` (for a mask: all positive values).
         seed: of all draws, not negative.
         rank: number of this process in distributed training ...
         world_size: ... of how many; each gets every ``world_size``-th position, and all equally many.
@@ -78,8 +79,10 @@ class PatchSampler(Sampler[PatchPosition]):
         self._count, self._foreground, self._seed = patches_per_epoch, foreground, seed
         self._rank, self._world_size = rank, world_size
         self._epoch = 0
+        wanted = dataset.classes if foreground_classes is None else foreground_classes
+        unwanted = {0, dataset.ignore_index} if foreground_classes is None else set()
         found = [
-            _foreground_voxels(source, foreground_classes, seed) if foreground > 0 else {}
+            _foreground_voxels(source, wanted, unwanted, seed) if foreground > 0 else {}
             for source in self._sources
         ]
         absent = set(foreground_classes or ()).difference(*found)
@@ -119,7 +122,7 @@ class PatchSampler(Sampler[PatchPosition]):
 
 
 def _foreground_voxels(
-    source: PaddedSource, classes: Sequence[int] | None, seed: int
+    source: PaddedSource, classes: Sequence[int] | None, unwanted: set[int | None], seed: int
 ) -> dict[int, NDArray[np.int64]]:
     """Indices, in the flat padded volume, of voxels of each foreground class that it holds."""
     rng = np.random.default_rng(seed)
@@ -129,7 +132,9 @@ def _foreground_voxels(
         last = min(first + _SLAB, source.shape[0])
         slab = source[(slice(first, last), *(slice(0, n) for n in source.shape[1:]))].cpu().numpy()
         for value in np.unique(slab).tolist():
-            if value in (0, source.fill) if classes is None else value not in classes:
+            if value in unwanted or (unwanted and value == source.fill):
+                continue
+            if value <= 0 if classes is None else value not in classes:
                 continue
             voxels = np.flatnonzero(slab == value) + first * stride
             keys = rng.random(len(voxels))

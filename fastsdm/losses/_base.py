@@ -141,8 +141,9 @@ class DistanceMapLoss(torch.nn.Module):
             distance_map: the target's map, ``[B, K, *S]`` or with all C channels, floats or integers; or
                 what :func:`fastsdm.prefetch` returned. It is normalized and masked like one computed here,
                 and infinities in it follow ``empty="zero"``; all else is its maker's choice.
-            ignore_mask: ``[B, *S]`` or ``[B, 1, *S]``, non-zero at voxels to ignore like ``ignore_index``.
-                Neither prediction nor target need be finite there.
+            ignore_mask: ``[B, *S]`` or ``[B, 1, *S]``, non-zero at voxels to ignore like ``ignore_index``;
+                or one channel per class, ``[B, C, *S]``, as where a class is not annotated. Neither
+                prediction nor target need be finite where all classes are ignored.
 
         Returns:
             A scalar, or with ``reduction="none"`` one value per sample and class, ``[B, K]``.
@@ -159,8 +160,12 @@ class DistanceMapLoss(torch.nn.Module):
         else:
             maps = self._adopted(distance_map, truth, input, spacing, ignore_mask is not None)
         if truth.ignored is not None:
-            input = input.masked_fill(truth.ignored, 0)  # a factor of 0 would let NaN and infinity through
-        return self._value(self._activated(input), truth, maps, spacing)
+            # A factor of 0 would let NaN and infinity through.
+            input = input.masked_fill(truth.ignored.all(dim=1, keepdim=True), 0)
+        prediction = self._activated(input)
+        if truth.ignored is not None and truth.ignored.shape[1] > 1:
+            prediction = prediction.masked_fill(truth.ignored, 0)
+        return self._value(prediction, truth, maps, spacing)
 
     def target_map(
         self,
@@ -325,7 +330,8 @@ class DistanceMapLoss(torch.nn.Module):
                 "include_background=False": not self.include_background,
             }
             for setting in (setting for setting, given in ignored.items() if given):
-                warnings.warn(f"single channel prediction, `{setting}` ignored.", stacklevel=2)
+                # From here: forward, torch's two calls of a module, then the caller.
+                warnings.warn(f"single channel prediction, `{setting}` ignored.", stacklevel=5)
 
     def _activated(self, input: torch.Tensor) -> torch.Tensor:
         """Predictions of the channels the loss looks at, at least float32."""

@@ -22,7 +22,8 @@ class RegionBoundaryLoss(torch.nn.Module):
     The boundary loss alone has trivial solutions for absent classes, so Kervadec et al.
     (doi:10.1016/j.media.2020.101851) train with a region loss beside it and shift the weight to
     the boundary over the epochs. Call ``loss.schedule.step()`` at the end of every epoch and read
-    ``loss.schedule.weights`` for the log; ``state_dict`` holds the schedule's state.
+    ``loss.schedule.weights`` for the log. ``state_dict`` holds the schedule's position as a tensor; a
+    checkpoint without it loads and leaves the position alone, which ``loss.schedule.set_epoch(n)`` sets.
 
     Args:
         region: called as ``region(input, target)``: a Dice or cross-entropy loss, say.
@@ -66,13 +67,19 @@ class RegionBoundaryLoss(torch.nn.Module):
         region = "" if isinstance(self.region, torch.nn.Module) else f"region={self.region!r}, "
         return f"{region}schedule={self.schedule!r}"
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """The schedule's state, for ``state_dict``."""
-        return self.schedule.state_dict()
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        steps = torch.tensor(self.schedule.steps_taken, dtype=torch.int64, device="cpu")
+        destination[f"{prefix}schedule_steps"] = steps
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take the schedule's state from ``load_state_dict``."""
-        self.schedule.load_state_dict(state)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        steps = state_dict.pop(f"{prefix}schedule_steps", None)
+        former = state_dict.pop(f"{prefix}_extra_state", None)  # of version 0.1: a dictionary
+        if steps is not None:
+            self.schedule.set_epoch(int(steps))
+        elif former is not None:
+            self.schedule.load_state_dict(former)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def forward(
         self,
@@ -137,7 +144,7 @@ class DeepSupervision(torch.nn.Module):
 
     def forward(
         self,
-        input: Sequence[torch.Tensor],
+        input: Sequence[torch.Tensor] | torch.Tensor,
         target: torch.Tensor | Sequence[torch.Tensor],
         *,
         spacing: SpacingLike | None = None,
@@ -147,7 +154,9 @@ class DeepSupervision(torch.nn.Module):
         """The weighted sum over the outputs.
 
         Args:
-            input: predictions ``[B, C, *S_i]``, finest first.
+            input: predictions ``[B, C, *S_i]``, finest first; or stacked, ``[B, n, C, *S]``, as MONAI's
+                DynUNet returns them; or one, ``[B, C, *S]``, as in validation, whose loss is returned.
+                An input of five axes is one in 3D if the target fits that, else a stack in 2D.
             target: one target per output; or the finest one's, which is resampled to the nearest voxel.
             spacing: of the finest output, instead of the loss's own.
             distance_map: one per output, or None.
@@ -160,6 +169,14 @@ class DeepSupervision(torch.nn.Module):
             TypeError: ``input`` or ``distance_map`` is no sequence.
             ValueError: no output; numbers of outputs, targets, maps or weights that differ.
         """
+        if isinstance(input, torch.Tensor):
+            if not _is_stack(input, target):
+                single = distance_map[0] if isinstance(distance_map, (list, tuple)) else distance_map
+                value: torch.Tensor = self.loss(
+                    input, target, spacing=spacing, distance_map=single, ignore_mask=ignore_mask
+                )
+                return value
+            input = input.unbind(dim=1)
         _check_outputs(input)
         levels = len(input)
         weights = self._weights(levels)
@@ -199,6 +216,17 @@ class DeepSupervision(torch.nn.Module):
         if len(self.weights) != levels:
             raise ValueError(f"input: must hold one output per weight ({len(self.weights)}), got {levels}")
         return self.weights
+
+
+def _is_stack(input: torch.Tensor, target: object) -> bool:
+    """Whether a tensor is the outputs of several levels, ``[B, n, C, *S]``."""
+    if input.ndim != 5:
+        return input.ndim == 6
+    shape = tuple(getattr(target, "shape", ()))
+    fits_one = shape == (input.shape[0], *input.shape[2:]) or (
+        len(shape) == 5 and shape[2:] == tuple(input.shape[2:])
+    )
+    return not fits_one and shape[-2:] == tuple(input.shape[3:])
 
 
 def _check_outputs(input: object) -> None:
@@ -241,6 +269,8 @@ def _nearest(target: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 def _scaled(spacing: torch.Tensor, finest: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
     factors = torch.tensor(
-        [fine / size for fine, size in zip(finest, shape, strict=True)], dtype=torch.float64
+        [fine / size for fine, size in zip(finest, shape, strict=True)],
+        dtype=torch.float64,
+        device="cpu",
     )
     return spacing * factors

@@ -86,7 +86,11 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
             ignore_index=ignore_index,
             backend=backend,
         )
-        weights = None if class_weights is None else torch.tensor([float(w) for w in class_weights])
+        weights = (
+            None
+            if class_weights is None
+            else torch.tensor([float(w) for w in class_weights], dtype=torch.float32, device="cpu")
+        )
         if weights is not None and not bool(((weights > 0) & weights.isfinite()).all()):
             raise ValueError(f"class_weights: must be positive and finite, got {list(class_weights or ())}")
         # A buffer follows the module to its device; it is a setting, so no part of the state.

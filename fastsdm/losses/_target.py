@@ -24,7 +24,8 @@ class Target:
     Attributes:
         values: a label map ``[B, *S]``, or one channel per class ``[B, K, *S]``, inside above 0.5.
         classes: the K label values of a label map; None with one channel per class.
-        ignored: bool ``[B, 1, *S]``, the voxels that belong to no class and to no background; or None.
+        ignored: bool ``[B, 1, *S]`` or ``[B, K, *S]``, the voxels that belong to no class and to no
+            background; or None.
     """
 
     values: torch.Tensor
@@ -108,7 +109,7 @@ def read_target(
         channels: those the loss looks at.
         to_onehot_y: the caller insists on a label map.
         ignore_index: label value of voxels to ignore.
-        ignore_mask: ``[B, *S]`` or ``[B, 1, *S]``, non-zero where to ignore.
+        ignore_mask: ``[B, *S]``, ``[B, 1, *S]`` or ``[B, C, *S]``, non-zero where to ignore.
 
     Raises:
         TypeError: the target is no tensor.
@@ -116,6 +117,11 @@ def read_target(
             probabilities, on the CPU.
     """
     values = _fitting("target", target, shape, device)
+    if values.dtype == torch.bool and values.shape[1] == shape[1] + 1 and ignore_index is None:
+        # nnU-Net's targets of regions: the last channel marks the voxels to ignore.
+        stored = values[:, -1:]
+        values, ignore_mask = values[:, :-1], stored if ignore_mask is None else ignore_mask
+        ignore_mask = stored | (_fitting("ignore_mask", ignore_mask, shape, device) != 0)
     is_labels = shape[1] > 1 and (to_onehot_y or values.shape[1] == 1)
     if values.shape[1] != (1 if is_labels else shape[1]):
         wanted = "a label map" if is_labels else f"a label map or one channel per class ({shape[1]})"
@@ -131,13 +137,16 @@ def read_target(
     ignored = None if ignore_index is None else equal_labels(values, ignore_index)
     if ignore_mask is not None:
         marked = _fitting("ignore_mask", ignore_mask, shape, device) != 0
-        if marked.shape[1] != 1:
+        if marked.shape[1] not in (1, shape[1]):
             raise ValueError(
-                f"ignore_mask: must have one channel or none, got shape {tuple(ignore_mask.shape)}"
+                f"ignore_mask: must have one channel, {shape[1]} (one per class) or none, "
+                f"got shape {tuple(ignore_mask.shape)}"
             )
+        if marked.shape[1] > 1:
+            marked = selected(marked, channels)
         ignored = marked if ignored is None else ignored | marked
     if is_labels:
-        return Target(values.squeeze(1), channels, ignored)
+        return Target(_read_labels(values, ignored, shape[1]).squeeze(1), channels, ignored)
     masks = selected(values, channels)
     _check_probabilities(masks, ignored)
     return Target(masks, None, ignored)
@@ -181,6 +190,32 @@ def _fitting(name: str, array: object, shape: Sequence[int], device: torch.devic
             f"{name}: must have batch size and spatial shape of the prediction {tuple(shape)}, got {received}"
         )
     return tensor
+
+
+def _read_labels(labels: torch.Tensor, ignored: torch.Tensor | None, channels: int) -> torch.Tensor:
+    """Integer labels ``[B, 1, *S]``; on the CPU each known one has a channel.
+
+    Raises:
+        ValueError: floats that are not whole, or labels that no channel stands for.
+    """
+    looks = labels.device.type == "cpu" and labels.numel() > 0 and not torch.compiler.is_compiling()
+    everywhere = None if ignored is None else ignored.all(dim=1, keepdim=True)
+    if labels.is_floating_point():
+        if everywhere is not None:
+            labels = labels.masked_fill(everywhere, 0)
+        if looks:
+            _validate.float_labels(labels, whole=True)
+        labels = labels.round().long()
+    if looks and labels.dtype != torch.bool:
+        known = labels if everywhere is None else labels.masked_fill(everywhere, 0)
+        unsigned = labels.dtype in (torch.uint16, torch.uint32, torch.uint64)  # torch has no extrema of these
+        low, high = (extreme.item() for extreme in (known.long() if unsigned else known).aminmax())
+        if low < 0 or high >= channels:
+            raise ValueError(
+                f"target: label {low if low < 0 else high} has no channel, the prediction has {channels}; "
+                f"labels must be from 0 to {channels - 1}, or be left out by ignore_index or an ignore_mask"
+            )
+    return labels
 
 
 def _check_probabilities(masks: torch.Tensor, ignored: torch.Tensor | None) -> None:

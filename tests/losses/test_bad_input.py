@@ -157,8 +157,8 @@ def test_float_channels_may_miss_the_range_by_rounding(beyond: float) -> None:
         ({"distance_map": PREDICTION > 0.5}, "distance_map: must hold distances, got dtype torch.bool"),
         ({"distance_map": PREDICTION + 0j}, "distance_map: must hold distances, got dtype torch.complex64"),
         (
-            {"ignore_mask": PREDICTION > 0.5},
-            r"ignore_mask: must have one channel or none, got shape \(2, 3, 4",
+            {"ignore_mask": PREDICTION[:, :2] > 0.5},
+            r"ignore_mask: must have one channel, 3 \(one per class\) or none, got shape \(2, 2, 4",
         ),
         ({"ignore_mask": LABELS[:, 1:]}, "ignore_mask: must have batch size and spatial shape"),
         ({"ignore_mask": LABELS.to("meta")}, "ignore_mask: must be on the prediction's device cpu, got meta"),

@@ -170,7 +170,7 @@ def test_deep_supervision_refuses() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"input": torch.rand(3, 3, 8, 8, 4)}, "input: must be a sequence of predictions, got Tensor"),
+        ({"input": None}, "input: must be a sequence of predictions, got NoneType"),
         ({"input": []}, r"input: must hold at least one prediction, got \[\]"),
         ({"input": [None]}, "input: must hold tensors, got NoneType"),
         (
