@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ def voxel_shift(convention: str, spacing: Sequence[float]) -> float:
     return {"kervadec": h, "kervadec-literal": 1.0, "midline": h / 2, "plain": 0.0}[convention]
 
 
+@lru_cache(maxsize=256)
 def search_limit(convention: str, spacing: SpacingRows, max_distance: float | None) -> float | None:
     """How far a backend must look so that the shifted map is right up to ``max_distance``."""
     if max_distance is None or len(spacing) == 0:
@@ -36,11 +38,12 @@ def search_limit(convention: str, spacing: SpacingRows, max_distance: float | No
     return shift + max(max_distance, 2 * RESIDUE * shift)  # what is cut to the limit is beyond rounding
 
 
+@lru_cache(maxsize=256)
 def finish(
     convention: str,
     empty: str,
     spacing: SpacingRows,
-    shape: Sequence[int],
+    shape: tuple[int, ...],
     max_distance: float | None,
 ) -> Finish:
     """What has to be done to a plain map.

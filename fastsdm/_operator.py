@@ -2,41 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from fastsdm import _conventions, _validate
 from fastsdm._backends import registry
-from fastsdm._backends.contract import FusedBackend
+from fastsdm._backends.contract import SpacingRows, finishing
+
+_SCHEMA = (
+    "signed_distance(Tensor labels, Tensor? spacing, float[] row, int[]? classes, str convention, str empty, "
+    "float? max_distance, ScalarType dtype, str backend, SymInt[]? region=None) -> Tensor"
+)
+# `custom_op` would do, at three times the cost of a call and two seconds of imports at the first one.
+_LIBRARY = torch.library.Library("fastsdm", "FRAGMENT")
+_LIBRARY.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
 
 
-@torch.library.custom_op("fastsdm::signed_distance", mutates_args=())
-def signed_distance_operator(
+def _signed_distance(
     labels: torch.Tensor,
-    spacing: torch.Tensor,
-    classes: list[int] | None,  # None for one map, of all labels but 0
+    spacing: torch.Tensor | None,
+    row: list[float],
+    classes: list[int] | None,
     convention: str,
     empty: str,
     max_distance: float | None,
     dtype: torch.dtype,
     backend: str,
-    region: list[int] | None = None,  # first voxel and shape of the part that is wanted
+    region: list[int] | None = None,
 ) -> torch.Tensor:
-    # One opaque operator: torch.compile keeps it whole, and what needs values (the spacing's check, the
-    # backend in force) happens here, at run time.
-    _validate.spacing_values(spacing)
+    """The maps of checked labels, ``[B, K, *S]`` or a region of it.
+
+    One opaque operator: torch.compile keeps it whole, and what needs values (the check of a spacing tensor,
+    the backend in force) happens here, at run time.
+
+    Args:
+        labels: ``[B, *S]`` integer or bool.
+        spacing: ``[B, ndim]`` float64 on the CPU, its values unchecked; None for ``row``.
+        row: the spacing of all samples, checked; empty where ``spacing`` is given.
+        classes: label values; None for one map, of all labels but 0.
+        convention: see docs/conventions.md.
+        empty: see there.
+        max_distance: clamp of the map.
+        dtype: of the map.
+        backend: ``"auto"`` or a name.
+        region: first voxel and shape of the part that is wanted, one after the other.
+    """
     chosen = registry.select(backend, labels.device)
+    rows: SpacingRows
+    if spacing is None:
+        rows = (tuple(row),)
+    else:
+        _validate.spacing_values(spacing)
+        rows = _conventions.spacing_rows(spacing)
     if labels.numel() == 0:
         return _empty_map(labels, classes, dtype, region)
     labels, shape = labels.contiguous(), labels.shape[1:]
-    start, size = ([0] * len(shape), shape) if region is None else _halves(region)
-    rows = _conventions.spacing_rows(spacing)
-    limit = _conventions.search_limit(convention, rows, max_distance)
+    start, size = ((0,) * len(shape), shape) if region is None else _halves(region)
+    limit = None if max_distance is None else _conventions.search_limit(convention, rows, max_distance)
     finish = _conventions.finish(convention, empty, rows, shape, max_distance)
-    if isinstance(chosen, FusedBackend) and empty != "raise":
-        return chosen.finished_region(labels, classes, rows, limit, finish, start, size, dtype)
+    fused = finishing(chosen)
+    if fused is not None and empty != "raise":
+        return fused.finished_region(labels, classes, rows, limit, finish, start, size, dtype)
 
     if classes is None:
         labels, classes = labels if labels.dtype == torch.bool else labels != 0, [1]
+    if spacing is None:
+        spacing = torch.tensor(rows, dtype=torch.float64, device="cpu").expand(len(labels), -1)
     maps = chosen.signed_distance(labels, classes, spacing, limit)
     for axis, (first, length) in enumerate(zip(start, size, strict=True), start=2):
         maps = maps.narrow(axis, first, length)
@@ -46,10 +78,10 @@ def signed_distance_operator(
     return _conventions.apply_(maps, finish).to(dtype)
 
 
-@signed_distance_operator.register_fake
-def _(
+def _fake_signed_distance(
     labels: torch.Tensor,
-    spacing: torch.Tensor,
+    spacing: torch.Tensor | None,
+    row: list[float],
     classes: list[int] | None,
     convention: str,
     empty: str,
@@ -61,13 +93,20 @@ def _(
     return _empty_map(labels, classes, dtype, region)
 
 
+_LIBRARY.impl("signed_distance", _signed_distance, "CompositeExplicitAutograd")
+torch.library.register_fake("fastsdm::signed_distance", _fake_signed_distance, lib=_LIBRARY)
+
+#: Called with the arguments of :func:`_signed_distance`.
+signed_distance_operator = torch.ops.fastsdm.signed_distance.default
+
+
 def _empty_map(
-    labels: torch.Tensor, classes: list[int] | None, dtype: torch.dtype, region: list[int] | None
+    labels: torch.Tensor, classes: list[int] | None, dtype: torch.dtype, region: Sequence[int] | None
 ) -> torch.Tensor:
     shape = labels.shape[1:] if region is None else _halves(region)[1]
     maps = 1 if classes is None else len(classes)
     return labels.new_empty((labels.shape[0], maps, *shape), dtype=dtype)
 
 
-def _halves(numbers: list[int]) -> tuple[list[int], list[int]]:
+def _halves(numbers: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
     return numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]

@@ -188,19 +188,22 @@ def _checked_map(
     ignore_index: int | None = None,
     region: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> torch.Tensor:
-    _validate.spatial_dims(spatial_dims)
+    spatial_dims = _validate.spatial_dims(spatial_dims)
+    _validate.backend_name(backend)
     _validate.target_layout(labels, spatial_dims, name)
     _validate.convention(convention)
     _validate.empty_policy(empty)
     _validate.max_distance(max_distance)
     result_dtype = _validate.float_dtype(dtype)
     leading, shape = labels.shape[: labels.ndim - spatial_dims], labels.shape[labels.ndim - spatial_dims :]
-    rows = _validate.spacing_rows(spacing, leading, spatial_dims)
-    if not torch.compiler.is_compiling():
+    is_compiling = torch.compiler.is_compiling()
+    if not is_compiling:
         _validate.float_labels(labels, whole=classes is not None, name=name)
     if labels.is_floating_point():
         labels = labels > 0.5 if classes is None else labels.round().long()
 
+    # A graph holds numbers for good, so a spacing that changes enters it as a tensor.
+    row = None if is_compiling else _validate.spacing_row(spacing, spatial_dims)
     options = (
         convention,
         empty,
@@ -211,12 +214,12 @@ def _checked_map(
     )
     values = None if classes is None else _validate.class_values(classes, labels.dtype)
     labels = labels.reshape(math.prod(leading), *shape)
-    if ignore_index is not None:
-        maps = _with_ignored(labels, rows, values, _validate.integer("ignore_index", ignore_index), *options)
+    if ignore_index is None:
+        rows = _validate.spacing_rows(spacing, leading, spatial_dims) if row is None else None
+        maps = signed_distance_operator(labels, rows, row or [], values, *options)
     else:
-        if labels.is_floating_point():
-            labels = labels != 0 if values is None else labels.long()
-        maps = signed_distance_operator(labels, rows, values, *options)
+        rows = _validate.spacing_rows(spacing, leading, spatial_dims)
+        maps = _with_ignored(labels, rows, values, _validate.integer("ignore_index", ignore_index), *options)
     result_shape = shape if region is None else region[1]
     return maps.reshape((*leading, *([] if values is None else [len(values)]), *result_shape))
 
@@ -265,6 +268,7 @@ def signed_distance_of_masks(
     maps = signed_distance_operator(
         both.reshape(batch * 2 * classes, *shape),
         rows.repeat_interleave(2 * classes, dim=0),
+        [],
         None,
         convention,
         empty,

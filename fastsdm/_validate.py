@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -24,6 +25,9 @@ LARGEST_FLOAT_LABEL = 2**53
 #: By which resampled labels may miss whole numbers.
 ROUNDING = 1e-3
 
+_CONVENTIONS = get_args(Convention)
+_EMPTY_POLICIES = get_args(EmptyPolicy)
+
 
 def choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``allowed``."""
@@ -33,18 +37,54 @@ def choice(name: str, value: str, allowed: Sequence[str]) -> None:
 
 def convention(value: str) -> None:
     """Raise ValueError unless it is a known convention."""
-    choice("convention", value, get_args(Convention))
+    choice("convention", value, _CONVENTIONS)
 
 
 def empty_policy(value: str) -> None:
     """Raise ValueError unless it is a known policy for empty classes."""
-    choice("empty", value, get_args(EmptyPolicy))
+    choice("empty", value, _EMPTY_POLICIES)
 
 
-def spatial_dims(value: int) -> None:
-    """Raise ValueError unless it is 2 or 3."""
-    if value not in (2, 3):
+def backend_name(value: object) -> None:
+    """Raise TypeError unless it is a string; whether a backend has that name is the registry's to say."""
+    if not isinstance(value, str):
+        raise TypeError(f"backend: must be 'auto' or the name of a backend, got {value!r}")
+
+
+def is_integer(value: object) -> bool:
+    """Whether it is an integer of Python or numpy, or an array or CPU tensor that is one; bools are not."""
+    if type(value) is int:
+        return True
+    if isinstance(value, torch.Tensor):
+        whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+        return whole and value.ndim == 0 and value.device.type == "cpu"
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "iu"
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def integer(name: str, value: Any) -> int:
+    """The int that ``value`` stands for.
+
+    Raises:
+        TypeError: not an integer in the sense of :func:`is_integer`.
+    """
+    if not is_integer(value):
+        raise TypeError(f"{name}: must be an integer, got {value!r}")
+    return operator.index(value)
+
+
+def spatial_dims(value: Any) -> int:
+    """The number of spatial axes.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: neither 2 nor 3.
+    """
+    count = integer("spatial_dims", value)
+    if count not in (2, 3):
         raise ValueError(f"spatial_dims: must be 2 or 3, got {value!r}")
+    return count
 
 
 def max_distance(value: Any) -> None:
@@ -58,19 +98,6 @@ def max_distance(value: Any) -> None:
         raise ValueError(f"max_distance: must be positive and finite, got {value!r}")
     if value > _LARGEST_LIMIT:
         raise ValueError(f"max_distance: must be at most {_LARGEST_LIMIT:g}, got {value!r}")
-
-
-def integer(name: str, value: object) -> int:
-    """The value as an int: Python's, numpy's, or a tensor or array of no axes.
-
-    Raises:
-        TypeError: no integer; a bool is none.
-    """
-    if isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim == 0:
-        value = value.item()
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: must be an integer, got {value!r}")
-    return int(value)
 
 
 def float_dtype(value: object) -> torch.dtype:
@@ -124,26 +151,21 @@ def class_values(classes: object, dtype: torch.dtype) -> list[int]:
 
     Raises:
         TypeError: neither an integer nor a sequence of integers.
-        ValueError: fewer than one class, a value twice, or one that ``dtype`` cannot hold.
+        ValueError: fewer than one class, a value twice, one that ``dtype`` cannot hold, or a tensor on an
+            accelerator.
     """
-    if isinstance(classes, (bool, str)) or not isinstance(classes, (numbers.Integral, Sequence, np.ndarray)):
-        raise TypeError(
-            f"classes: must be None, a count or a sequence of label values, got {type(classes).__name__}"
+    if isinstance(classes, torch.Tensor) and classes.device.type != "cpu":
+        raise ValueError(
+            f"classes: must be on the CPU (reading them from {classes.device} would stall that device); "
+            "pass classes.tolist()"
         )
-    if isinstance(classes, numbers.Integral):
-        if int(classes) < 1:
+    if is_integer(classes):
+        count = integer("classes", classes)
+        if count < 1:
             raise ValueError(f"classes: must be at least 1, got {classes!r}")
-        values = list(range(int(classes)))
+        values = list(range(count))
     else:
-        values = []
-        for value in classes:
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-                raise TypeError(f"classes: must hold integers, got {value!r}")
-            values.append(int(value))
-    if not values:
-        raise ValueError("classes: must name at least one label value, got an empty sequence")
-    if len(set(values)) != len(values):
-        raise ValueError(f"classes: must not name a label value twice, got {values}")
+        values = _listed_values(classes)
     low, high = label_range(dtype)
     outside = [value for value in values if not low <= value <= high]
     if outside:
@@ -151,6 +173,42 @@ def class_values(classes: object, dtype: torch.dtype) -> list[int]:
             f"classes: every value must fit the target's dtype {dtype} ({low} to {high}), got {outside[0]}"
         )
     return values
+
+
+def _listed_values(classes: object) -> list[int]:
+    listed = isinstance(classes, (Sequence, np.ndarray, torch.Tensor)) and not isinstance(classes, str)
+    if not listed or getattr(classes, "ndim", 1) != 1:
+        raise TypeError(
+            f"classes: must be None, a count or a sequence of label values, got {type(classes).__name__}"
+        )
+    values = []
+    for value in classes:  # type: ignore[attr-defined]  # checked above
+        if not is_integer(value):
+            raise TypeError(f"classes: must hold integers, got {value!r}")
+        values.append(operator.index(value))
+    if not values:
+        raise ValueError("classes: must name at least one label value, got an empty sequence")
+    if len(set(values)) != len(values):
+        raise ValueError(f"classes: must not name a label value twice, got {values}")
+    return values
+
+
+def spacing_row(value: SpacingLike, ndim: int) -> list[float] | None:
+    """Spacing that is one number or ``ndim`` plain numbers, checked; None for what :func:`spacing_rows` reads.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iuf":
+        value = value.tolist()
+    if _is_number(value):
+        row = [float(value)] * ndim
+    elif isinstance(value, (tuple, list)) and len(value) == ndim and all(map(_is_number, value)):
+        row = [float(number) for number in value]
+    else:
+        return None
+    _spacing_numbers(row)
+    return row
 
 
 def background(value: object, dtype: torch.dtype) -> int:
@@ -162,7 +220,7 @@ def background(value: object, dtype: torch.dtype) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"background: must be an integer, got {value!r}")
-    low, high = _label_range(dtype)
+    low, high = label_range(dtype)
     if not low <= int(value) <= high:
         raise ValueError(f"background: must fit the labels' dtype {dtype} ({low} to {high}), got {value}")
     return int(value)
@@ -193,24 +251,20 @@ def spacing_rows(value: SpacingLike, leading: Sequence[int], ndim: int) -> torch
 
 
 def spacing_values(spacing: torch.Tensor) -> None:
-    """Raise ValueError unless every value is positive, and its square and those of ratios fit float32."""
-    if not bool(((spacing > 0) & spacing.isfinite()).all()):
-        wrong = spacing[~((spacing > 0) & spacing.isfinite())][0].item()
-        raise ValueError(f"spacing: must be positive and finite, got {wrong!r}")
-    low, high = _SPACING_RANGE
-    if not bool(((spacing >= low) & (spacing <= high)).all()):
-        wrong = spacing[(spacing < low) | (spacing > high)][0].item()
-        raise ValueError(f"spacing: must lie between {low:g} and {high:g}, got {wrong!r}")
+    """Raise ValueError unless every value is positive, and its square and those of ratios fit float32.
+
+    Args:
+        spacing: ``[B, ndim]`` on the CPU.
+    """
     for row in spacing.tolist():
-        if max(row) > _SPACING_RATIO * min(row):
-            raise ValueError(f"spacing: axes may differ by a factor of {_SPACING_RATIO:g} at most, got {row}")
+        _spacing_numbers(row)
 
 
 def spacing_tensor(value: SpacingLike) -> torch.Tensor:
     """The numbers as float64 on the CPU; their shape and range are not looked at.
 
     Raises:
-        TypeError: not numbers.
+        TypeError: not numbers, or rows that differ in length.
         ValueError: a tensor on an accelerator.
     """
     if isinstance(value, torch.Tensor):
@@ -222,14 +276,35 @@ def spacing_tensor(value: SpacingLike) -> torch.Tensor:
         if value.is_complex() or value.dtype == torch.bool:
             raise TypeError(f"spacing: must hold numbers, got dtype {value.dtype}")
         return value.detach().to(torch.float64)
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "iuf":
+            raise TypeError(f"spacing: must hold numbers, got dtype {value.dtype}")
+        return torch.from_numpy(np.array(value, dtype=np.float64))
     if isinstance(value, (bool, str)):
         raise TypeError(f"spacing: must be a number or numbers, got {value!r}")
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
     try:
+        if isinstance(value, Sequence) and not all(map(_is_number, value)):
+            return torch.stack([spacing_tensor(row) for row in value])
         return torch.tensor(value, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"spacing: must be a number or rows of equal length, got {value!r}") from error
+
+
+def _spacing_numbers(row: Sequence[float]) -> None:
+    low, high = _SPACING_RANGE
+    for value in row:
+        if not low <= value <= high:
+            if not 0 < value < math.inf:
+                raise ValueError(f"spacing: must be positive and finite, got {value!r}")
+            raise ValueError(f"spacing: must lie between {low:g} and {high:g}, got {value!r}")
+    if max(row) > _SPACING_RATIO * min(row):
+        raise ValueError(f"spacing: axes may differ by a factor of {_SPACING_RATIO:g} at most, got {row}")
+
+
+def _is_number(value: object) -> bool:
+    if type(value) in {float, int}:
+        return True
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def label_range(dtype: torch.dtype) -> tuple[int, int]:

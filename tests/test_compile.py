@@ -29,11 +29,12 @@ def _forget_compiled_code():
 @pytest.mark.parametrize("limit", [None, 3.0])
 def test_operator_is_registered_as_torch_wants_it(dtype, limit) -> None:
     spacing = torch.ones(2, 3, dtype=torch.float64)
-    arguments = (labels(), spacing, [0, 1, 2], "kervadec", "zero", limit, dtype, "auto")
+    arguments = (labels(), spacing, [], [0, 1, 2], "kervadec", "zero", limit, dtype, "auto")
     torch.library.opcheck(_operator.signed_distance_operator, arguments)
     flat = (
         labels()[0] > 0,
-        torch.ones(9, 2, dtype=torch.float64),
+        None,
+        [0.5, 2.0],
         [1],
         "midline",
         "max",

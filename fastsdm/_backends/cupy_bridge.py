@@ -23,6 +23,7 @@ class CupyBackend:
     """A ``distance_transform_edt`` that works on CuPy arrays, as a backend."""
 
     exact = True
+    device_types = ("cuda",)
 
     def __init__(self, name: str, module: str, wheel: str) -> None:
         """Name the backend, the module of its transform, and its wheel with ``{cuda}`` for CUDA's major."""

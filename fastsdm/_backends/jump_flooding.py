@@ -23,6 +23,7 @@ class TorchBackend:
 
     name = "torch"
     exact = False
+    device_types = None
 
     def unavailable(self, device: torch.device) -> str | None:
         """None: it runs wherever torch does."""

@@ -22,6 +22,7 @@ class NativeBackend:
 
     name = "native"
     exact = True
+    device_types = ("cpu",)
 
     def unavailable(self, device: torch.device) -> str | None:
         """None on the CPU where the extension was built."""

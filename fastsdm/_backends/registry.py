@@ -31,6 +31,8 @@ AUTO_ORDER: dict[str, tuple[str, ...]] = {
 _AUTO_ORDER_ELSEWHERE = ("torch",)
 _ENVIRONMENT_VARIABLE = "FASTSDM_BACKEND"
 
+#: What ``select`` found available, by choice and device. What was unavailable is asked for again.
+_found: dict[tuple[str, torch.device], Backend] = {}
 _selected: ContextVar[str | None] = ContextVar("fastsdm_backend", default=None)
 
 
@@ -65,7 +67,12 @@ class BackendStatus:
 
 
 def backends() -> dict[str, BackendStatus]:
-    """Every backend by name: where it could run on this machine, or why it cannot and the fix."""
+    """Every backend by name: where it could run on this machine, or why it cannot and the fix.
+
+    Looks again at what ``backend="auto"`` should take, so that a package that was installed after the
+    process's first map counts from here on.
+    """
+    _found.clear()
     present = _devices_present()
     automatic = {device.type: _first_available(device) for device in present}
     return {name: _status(get(name), present, automatic) for name in _MODULES}
@@ -108,6 +115,13 @@ def select(backend: str, device: torch.device) -> Backend:
         BackendUnavailableError: the named backend cannot run, or ``auto`` finds none that can.
     """
     name = current_choice(backend)
+    chosen = _found.get((name, device))
+    if chosen is None:
+        chosen = _found[name, device] = _available(name, device)
+    return chosen
+
+
+def _available(name: str, device: torch.device) -> Backend:
     if name != "auto":
         chosen = get(name)
         reason = chosen.unavailable(device)
@@ -148,11 +162,12 @@ def _status(
     backend: Backend, present: Sequence[torch.device], automatic: Mapping[str, str | None]
 ) -> BackendStatus:
     usable = tuple(device.type for device in present if backend.unavailable(device) is None)
+    home = torch.device((backend.device_types or ("cpu",))[0])
     return BackendStatus(
         name=backend.name,
         exact=backend.exact,
         devices=usable,
-        reason=None if usable else backend.unavailable(_home_device(backend.name)),
+        reason=None if usable else backend.unavailable(home),
         automatic_on=tuple(device_type for device_type, name in automatic.items() if name == backend.name),
         instruction_set=getattr(backend, "instruction_set", None) if usable else None,
     )
@@ -166,10 +181,6 @@ def _first_available(device: torch.device) -> str | None:
 def _devices_present() -> list[torch.device]:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return [torch.device("cpu"), *([accelerator] if accelerator is not None else [])]
-
-
-def _home_device(name: str) -> torch.device:
-    return torch.device("cuda" if name in AUTO_ORDER["cuda"] else "cpu")
 
 
 _warned: set[str] = set()

@@ -14,6 +14,7 @@ class ScipyBackend:
 
     name = "scipy"
     exact = True
+    device_types = ("cpu",)
 
     def unavailable(self, device: torch.device) -> str | None:
         """None on the CPU."""

@@ -31,6 +31,7 @@ class TritonBackend:
 
     name = "triton"
     exact = True
+    device_types = ("cuda",)
 
     def __init__(self) -> None:
         self._usable: set[torch.device] = set()

@@ -38,6 +38,7 @@ def only(monkeypatch):
         table = {name: Candidate(name, ("cpu", "cuda", "mps") if name in available else ()) for name in NAMES}
         monkeypatch.setattr(registry, "get", table.__getitem__)
         monkeypatch.setattr(registry, "_warned", set())
+        monkeypatch.setattr(registry, "_found", {})
         monkeypatch.delenv("FASTSDM_BACKEND", raising=False)
 
     return make
