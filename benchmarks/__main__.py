@@ -33,17 +33,15 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def run(
     context: typer.Context,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
-    gpu: Annotated[
-        bool, typer.Option("--gpu", help="On a GPU with every CUDA backend, or not at all.")
-    ] = False,
-    partial: Annotated[bool, typer.Option("--partial", help="--gpu without the backends that lack.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="On a GPU, with every CUDA backend.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="With --gpu: some may be missing.")] = False,
     find: Annotated[bool, typer.Option("--find", help="Name device and backends; measure nothing.")] = False,
     backends: Annotated[str | None, typer.Option(help="Only these of ours, separated by commas.")] = None,
     cases: Annotated[str | None, typer.Option(help="Only these maps, separated by commas.")] = None,
     parts: Annotated[str, typer.Option(help="What to measure, separated by commas.")] = ",".join(PARTS),
-    threads: Annotated[int, typer.Option(min=1, help="Of everyone on the CPU.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of every contender.")] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="Small volumes, small budgets.")] = False,
-    minutes: Annotated[float | None, typer.Option(help="Begin nothing later than this.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Start nothing after this many minutes.")] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for JSON, Markdown and plots.", show_default="benchmarks/results")
     ] = DIRECTORY,
@@ -87,7 +85,7 @@ def run(
     results = results_of(plan, command, console, keep)
     path = file_of(results)
     if (old := keep_old(path)) is not None:
-        console.print(f"the result that was there is now {old.name}")
+        console.print(f"the earlier result is now {old.name}")
     save(results, path)
     path.with_suffix(".partial.json").unlink(missing_ok=True)
     _write_report(results, path)
@@ -115,7 +113,7 @@ def report(
     result: Path,
     note: Annotated[str | None, typer.Option(help="What readers have to know; kept in the JSON.")] = None,
 ) -> None:
-    """Write Markdown and plots of a result anew."""
+    """Write Markdown and plots of a result."""
     results = load(result)
     if note is not None:
         results = replace(results, note=note)

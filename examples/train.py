@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import fastsdm
 from examples.networks import UNet3d, dice_loss, dice_scores
 from fastsdm.data import mni_icbm152, random_affine_elastic
 from fastsdm.losses import BoundaryLoss, RegionBoundaryLoss
@@ -87,7 +86,7 @@ def main() -> None:
         start, total = time.perf_counter(), torch.zeros((), device=device)
         for _ in range(args.steps):
             x, y = random_affine_elastic(*patches, size=[args.patch] * 3, spacing=volume.spacing)
-            maps = fastsdm.prefetch(y, classes=CLASSES, spacing=volume.spacing)
+            maps = boundary.prefetch(y, CLASSES)
             with torch.autocast(device.type, dtype=half, enabled=args.amp):
                 value = loss(network(x), y.long(), distance_map=maps)
             optimizer.zero_grad()

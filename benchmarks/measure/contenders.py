@@ -39,7 +39,7 @@ class Contender:
         exact: whether its errors are those of rounding.
         tolerance: largest error of its maps.
         half: the part of its maps that is compared.
-        knows_absence: whether an absent class gets an infinite distance; if not, such cases are left out.
+        handles_absence: whether an absent class gets an infinite distance; if not, such cases are left out.
         on_host: whether it works on the CPU, also beside contenders on a GPU.
     """
 
@@ -49,11 +49,11 @@ class Contender:
     exact: bool = True
     tolerance: Tolerance = ROUNDED
     half: Half = "signed"
-    knows_absence: bool = False
+    handles_absence: bool = False
     on_host: bool = True
 
     def prepared(self, case: MapCase, labels: Array, threads: int) -> Prepared:
-        """Put the input where the contender wants it; `labels` is `[B, *S]`."""
+        """Convert the labels `[B, *S]` and put them on the device; not timed."""
         raise NotImplementedError
 
 
@@ -61,7 +61,7 @@ class OurBackend(Contender):
     """`fastsdm.signed_distance` as a user calls it: tensor in, tensor out, on `device`."""
 
     ours = True
-    knows_absence = True
+    handles_absence = True
 
     def __init__(self, backend: str, device: torch.device) -> None:
         self.backend, self.device = backend, device

@@ -21,7 +21,7 @@ from fastsdm.testing import Agreement, Array, blobs
 _ASSUMED_RATE = 1.5e6
 #: Small enough for torch to work on it with one thread: many threads on a busy machine would take minutes.
 _WARM_UP = (32, 32, 32)
-#: The fastest of them foretells the first case; a slow one would leave out a contender that is fast.
+#: The fastest call predicts the first case; a slow one could leave out a fast contender.
 _WARM_UP_CALLS = 5
 _PERFECT = Agreement(max_abs=0.0, max_rel=0.0, share_off=0.0, passed=True)
 
@@ -89,7 +89,7 @@ class Settings:
         device: where our backends and the peers work.
         threads: of every contender that has threads.
         budget: of every contender on every case.
-        reference_s: scipy checks every voxel while that is foreseen to take no longer than this; beyond it,
+        reference_s: scipy checks every voxel while that is expected to take no longer than this; beyond it,
             a sample of the voxels is checked.
         rates: map voxels per second seen in this run, by contender.
     """
@@ -100,7 +100,7 @@ class Settings:
     reference_s: float
     rates: dict[str, float] = field(default_factory=dict)
 
-    def foreseen_s(self, contender: str, map_voxels: int) -> float:
+    def expected_s(self, contender: str, map_voxels: int) -> float:
         """Seconds that `contender` will need, by the last case it ran; 0 where nothing is known."""
         return map_voxels / self.rates[contender] if contender in self.rates else 0.0
 
@@ -120,7 +120,7 @@ def measured(
     """Check and time every contender on a case.
 
     A contender that disagrees with the truth, or that raises, is not timed, and its row says so. One whose
-    call is foreseen to exceed the budget's limit is left out.
+    call is expected to exceed the budget's limit is left out.
 
     Args:
         case: what to time.
@@ -167,14 +167,14 @@ def _trial(
         return _Trial(replace(row, note=note, checked=""))
     try:
         prepared = contender.prepared(case, labels, settings.threads)
-        if is_reference and reference.scipy_s is not None:  # it ran just now
+        if is_reference and reference.scipy_s is not None:  # it has just run
             return _Trial(replace(row, agreement=_PERFECT), prepared.run, reference.scipy_s)
         if not contender.on_host:
             prepared.run(0)  # a kernel may have to be compiled for this shape
         first_s, result = clock.timed(prepared.run, 0)
         maps = prepared.plain(result)
     except Exception as error:  # a contender may raise anything; the others go on, and the row tells
-        return _Trial(replace(row, note=told(error), crashed=True, checked=""))
+        return _Trial(replace(row, note=one_line(error), crashed=True, checked=""))
     settings.rates[contender.name] = case.map_voxels / first_s
     agreement = reference.agreement(maps, contender.tolerance, contender.half)
     if not agreement.passed:
@@ -183,24 +183,24 @@ def _trial(
     return _Trial(replace(row, agreement=agreement), prepared.run, first_s)
 
 
-def told(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """An exception in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def left_out(contender: Contender, case: MapCase, reference: Reference) -> str:
-    """Why a case is no question for a contender; empty where it is one."""
+    """Why a contender does not apply to a case; empty if it does."""
     if case.classes is None and contender.name == OneHotRecipePeer.name:
         return "is a recipe for label maps; on a mask it is scipy"
-    if not contender.knows_absence and np.isinf(reference.values).any():
+    if not contender.handles_absence and np.isinf(reference.values).any():
         return "has no answer for an absent class"
     return ""
 
 
 def too_slow(contender: Contender, case: MapCase, settings: Settings) -> str:
     """Why a contender is not even called on a case; empty where it is."""
-    foreseen, limit = settings.foreseen_s(contender.name, case.map_voxels), settings.budget.longest_call_s
-    return f"would take {foreseen:.0f} s, the limit is {limit:.0f} s" if foreseen > limit else ""
+    expected, limit = settings.expected_s(contender.name, case.map_voxels), settings.budget.longest_call_s
+    return f"would take {expected:.0f} s, the limit is {limit:.0f} s" if expected > limit else ""
 
 
 def warm_up(contenders: Sequence[Contender], settings: Settings) -> dict[str, str]:
@@ -223,7 +223,7 @@ def _rate_or_failure(contender: Contender, case: MapCase, labels: Array, setting
         clock = clock_for(settings.device)
         seconds = min(clock.timed(prepared.run, round_)[0] for round_ in range(_WARM_UP_CALLS))
     except Exception as error:  # as in a trial
-        return told(error)
+        return one_line(error)
     return case.map_voxels / seconds
 
 
@@ -237,6 +237,6 @@ def reference_for(case: MapCase, labels: Array, settings: Settings) -> Reference
     result = prepared.run(0)
     seconds = time.perf_counter() - start
     truth = prepared.plain(result)
-    if np.isfinite(truth).all():  # an absent class costs nothing and foretells nothing
+    if np.isfinite(truth).all():  # an absent class costs nothing, so its rate predicts nothing
         settings.rates[ScipyPeer.name] = case.map_voxels / seconds
     return Reference(truth, None, case, seconds)

@@ -1,4 +1,4 @@
-"""Peak memory of one call, in a process of its own."""
+"""Peak memory of one call, in a separate process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def peak_memory(case: str, contender: str, device: torch.device, threads: int) -
     """Run one contender on one case in a fresh process and return its peak.
 
     Raises:
-        BrokenProcessPool: the process was killed, for want of memory say. What it raises, is raised here.
+        BrokenProcessPool: the process was killed, for example because memory ran out.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
         return fresh.submit(_peak, case, contender, device, threads).result()

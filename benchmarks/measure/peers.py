@@ -122,7 +122,7 @@ class EdtPeer(Peer):
     """`edt.sdf` of seung-lab, threaded, without a black border."""
 
     name, package = "edt", "edt"
-    knows_absence = True
+    handles_absence = True
 
     def sample(self, case: MapCase, labels: Array, threads: int) -> SampleRun:
         edt: Any = import_module("edt")

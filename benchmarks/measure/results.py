@@ -40,7 +40,7 @@ class Results:
         scaling: points of the curves.
         errors: of jump flooding.
         minutes: how long each part took.
-        absent: peers that took no part, and why.
+        absent: peers, parts and cases that were left out, and why.
         failures: what is wrong or broke off, one line each; empty when all is well.
         skipped: what the time allowed had no room for.
         note: what a reader has to know beside it; added later, by hand.
@@ -64,7 +64,7 @@ class Results:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write the JSON; whoever reads the file sees the old one or the new one, never half of it."""
+    """Write the JSON; a reader sees the old file or the new one, never a part of it."""
     write_whole(path, json.dumps(asdict(results), indent=1, ensure_ascii=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""One run of everything, item by item: what breaks is noted, what is done is kept."""
+"""One run of everything, item by item: failures are recorded, finished items are kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.measure.contenders import Contender, our_contenders
 from benchmarks.measure.environment import environment
 from benchmarks.measure.gate import PHANTOMS, error_histogram
 from benchmarks.measure.losses import TASKS, measured_losses
-from benchmarks.measure.maps import Settings, measured, told, warm_up
+from benchmarks.measure.maps import Settings, measured, one_line, warm_up
 from benchmarks.measure.memory import can_measure, peak_memory
 from benchmarks.measure.peers import peer_contenders
 from benchmarks.measure.results import FORMAT, Results
@@ -134,7 +134,7 @@ _NEEDS = {"losses": ("monai",), "steps": ("monai",), "mni": ("nilearn", "nibabel
 
 
 def missing_package(what: str) -> str | None:
-    """The package for want of which a part or a case cannot be measured, if any."""
+    """The first missing package that a part or a case needs; None if it can be measured."""
     return next((name for name in _NEEDS.get(what, ()) if find_spec(name) is None), None)
 
 
@@ -166,8 +166,8 @@ def _work_off(
         torch.set_num_threads(results.environment.threads)
         try:
             rows = work()
-        except Exception as error:  # whatever broke, the other items are worth having
-            results.failures.append(f"{what}: {told(error)}")
+        except Exception as error:  # the other items are still worth measuring
+            results.failures.append(f"{what}: {one_line(error)}")
             rows = []
         getattr(results, part).extend(rows)
         results.failures.extend(

@@ -77,7 +77,7 @@ def scaling_points(
     edge = 128 if quick else 192
     if settings.device.type == "cpu":
         for threads in range(1, settings.threads + 1):
-            # Rates of another thread count foretell nothing.
+            # Rates at another thread count predict nothing.
             alone = replace(settings, threads=threads, rates=dict(settings.rates))
             yield _Point("threads", threads, blob_case(edge), threaded, alone)
     for batch in (1, 4) if quick else (1, 2, 4, 8):

@@ -126,12 +126,12 @@ class _TimedResult:
 
 
 def _prefetched(watch: Stopwatch, status: fastsdm.BackendStatus, classes: int) -> Variant:
-    loss = BoundaryLoss(softmax=True)
-    start = watch.around(partial(fastsdm.prefetch, classes=classes, empty="zero", backend=status.name))
+    loss = BoundaryLoss(softmax=True, backend=status.name)
+    start = watch.around(loss.prefetch)
     return Variant(
         watch,
         lambda logits, labels, begun: loss(logits, labels, distance_map=begun),
-        begin=lambda labels: _TimedResult(start(labels[:, 0]), watch),
+        begin=lambda labels: _TimedResult(start(labels, classes), watch),
         exact=status.exact,
     )
 

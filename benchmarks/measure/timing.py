@@ -90,7 +90,7 @@ class Budget:
     Attributes:
         seconds: it is repeated until this is used up; a first call that took longer stays the only one.
         most: repeats never exceed this.
-        longest_call_s: a contender whose call is foreseen to take longer is left out.
+        longest_call_s: a contender whose call is expected to take longer is left out.
     """
 
     seconds: float
@@ -107,7 +107,7 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time contenders that have run once already.
 
-    Each round calls every contender once, in an order drawn anew, until its repeats are used up: slow
+    Each round calls every contender once, in a new random order, until its repeats are used up: slow
     contenders leave after the first rounds. A result is freed before the next call starts. The first call
     counts only for a contender that has no time for another.
 

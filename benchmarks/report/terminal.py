@@ -14,7 +14,7 @@ from benchmarks.measure.results import best_ours, by_case
 _NARROWEST = 120
 
 console = Console(highlight=False)
-if console.width < _NARROWEST and not console.is_terminal:  # a log or a pipe has no width of its own
+if console.width < _NARROWEST and not console.is_terminal:  # a log or a pipe reports no width
     console = Console(highlight=False, width=_NARROWEST)
 
 

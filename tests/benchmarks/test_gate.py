@@ -135,7 +135,7 @@ def test_a_named_backend_that_cannot_run_there_is_refused():
         our_contenders(torch.device("mps"), ["native"])
 
 
-def test_slow_contender_is_left_out_by_what_is_foreseen(anisotropic, settings):
+def test_slow_contender_is_left_out_by_its_expected_time(anisotropic, settings):
     settings.budget = dataclasses.replace(settings.budget, longest_call_s=1.0)
     settings.rates["fastsdm native"] = anisotropic.map_voxels / 3.0
     (row,) = measured(anisotropic, [OurBackend("native", CPU)], settings)
