@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 import fastsdm
-from fastsdm import testing
 from fastsdm._backends import registry
-from fastsdm.cli.sole_backend import OtherBackendError, sole_backend
 from fastsdm.cli.terminal import FAILED, USAGE, console, fail, one_line_errors, progress_bar, usable_device
+
+if TYPE_CHECKING:
+    from fastsdm import testing
 
 _MEASURES = ("max_abs", "max_rel", "share_off")
 
@@ -32,6 +33,8 @@ class _Verdict:
 
     @property
     def standard(self) -> str:
+        from fastsdm import testing  # noqa: PLC0415
+
         return "exact" if self.tolerance == testing.EXACT else "approximate"
 
     @property
@@ -55,6 +58,8 @@ def check(
     The plain map of each hard case is computed by a call that names the backend, while every other backend is
     barred from answering, and compared with scipy's in float64.
     """
+    from fastsdm import testing  # noqa: PLC0415  # scipy, which the other commands do not need
+
     verdicts = _to_check(backend, device)
     inputs = list(testing.hard_cases(size))
     with progress_bar() as progress:
@@ -76,6 +81,8 @@ def check(
 
 
 def _to_check(backend: str | None, device: str | None) -> list[_Verdict]:
+    from fastsdm import testing  # noqa: PLC0415  # scipy, which the other commands do not need
+
     only_device = None if device is None else usable_device(device)
     statuses = fastsdm.backends()
     if backend is not None:
@@ -104,6 +111,9 @@ def _to_check(backend: str | None, device: str | None) -> list[_Verdict]:
 
 
 def _compare(verdict: _Verdict, case: testing.Case, reference: testing.Array) -> None:
+    from fastsdm import testing  # noqa: PLC0415  # scipy, which the other commands do not need
+    from fastsdm.cli.sole_backend import OtherBackendError, sole_backend  # noqa: PLC0415
+
     labels = torch.from_numpy(case.labels).to(verdict.device)
     try:
         with sole_backend(verdict.backend):

@@ -1,4 +1,4 @@
-"""Proof of who answered: inside a block one backend may work, and it must."""
+"""Fail unless the named backend, and no other, computed the map."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from scipy import ndimage
 import fastsdm
 from fastsdm._backends import registry
 
-#: Methods by which a backend can be made to work (``fastsdm._backends.contract``).
+#: Methods that compute a map (``fastsdm._backends.contract``).
 _ENTRIES = ("signed_distance", "finished_region")
 
 
 class OtherBackendError(RuntimeError):
-    """Something else than the backend under test did its work, or nobody did."""
+    """Another backend than the one under test computed the map, or none did."""
 
 
 @contextmanager
 def sole_backend(name: str) -> Iterator[None]:
-    """Bar every backend but ``name``, and scipy's transform beneath, for the length of the block.
+    """Let only the backend ``name`` work inside the block; others, and scipy's own transform, raise.
 
     Raises:
-        OtherBackendError: another one was called, even if that was hushed up, or ``name`` was not called.
+        OtherBackendError: another one was called, even if its error was caught, or ``name`` was not called.
     """
     called: list[str] = []
     with ExitStack() as stack:
