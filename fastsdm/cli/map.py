@@ -48,6 +48,9 @@ def map_labels(
     max_distance: Annotated[float | None, typer.Option(help="Clamp the map to this distance.")] = None,
     nan_as: NanOption = None,
     negative_inside: NegativeOption = False,
+    ignore_index: Annotated[
+        int | None, typer.Option(help="Label of voxels that are neither inside nor outside; they read 0.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help=f"One of {', '.join(_DTYPES)}.")] = "float32",
     backend: Annotated[str, typer.Option(help="Name of a backend; it works or fails.")] = "auto",
     device: Annotated[str, typer.Option(help="Where to compute, for example cuda.")] = "cpu",
@@ -76,7 +79,11 @@ def map_labels(
         _files.check_output(output, [source], force=force)
         _require_memory(opened, values, dtype)
         labels, changes = _files.read_labels(
-            opened, mask=values is None, nan_as=nan_as, negative_inside=negative_inside
+            opened,
+            mask=values is None,
+            nan_as=nan_as,
+            negative_inside=negative_inside,
+            ignore_index=ignore_index,
         )
         if values is not None:
             _check_values(source, classes, values, labels.dtype)
@@ -89,6 +96,7 @@ def map_labels(
             convention=convention,  # type: ignore[arg-type]  # checked there
             empty=empty,  # type: ignore[arg-type]
             max_distance=max_distance,
+            ignore_index=ignore_index,
             dtype=dtype,
             backend=chosen,
         ).cpu()
@@ -97,7 +105,7 @@ def map_labels(
     _report(output, maps, opened, f"computed by {chosen} on {place}")
     note(source, [*opened.notes, *changes])
     if empty != "raise":
-        _note_empty_classes(labels, values, empty)
+        _note_empty_classes(labels if ignore_index is None else labels[labels != ignore_index], values, empty)
 
 
 def _classes_option(text: str) -> int | list[int]:

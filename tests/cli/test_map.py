@@ -259,6 +259,22 @@ def test_labels_are_cleaned_and_it_is_said(
     )
 
 
+@pytest.mark.parametrize("classes", [None, 3])
+@pytest.mark.parametrize("ignored", [2, -1])
+def test_ignored_voxels_are_neither_inside_nor_outside(
+    command, npy: Path, labels: np.ndarray, classes: int | None, ignored: int
+) -> None:
+    values = labels.astype(np.int16)
+    values[3:5] = ignored
+    np.save(npy, values)
+    out = npy.with_name("out.npy")
+    options = ("--ignore-index", ignored, *(() if classes is None else ("--classes", classes)))
+    assert command("map", npy, out, *options).exit_code == 0
+    expected = fastsdm.signed_distance(values, classes=classes, ignore_index=ignored)
+    np.testing.assert_array_equal(np.load(out), expected)
+    assert not np.load(out)[..., 3:5, :, :].any()
+
+
 def test_spacing_replaces_that_of_any_file_and_it_is_said(command, nifti: Path, labels: np.ndarray) -> None:
     out = nifti.with_name("out.nii")
     done = command("map", nifti, out, "--spacing", "2")
