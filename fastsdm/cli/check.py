@@ -18,6 +18,8 @@ from fastsdm.cli.terminal import FAILED, USAGE, console, fail, one_line_errors, 
 if TYPE_CHECKING:
     from fastsdm import testing
 
+#: Edge of the volumes in voxels: a check in seconds, and the one with long distances.
+_SIZE, _FULL_SIZE = 20, 40
 _MEASURES = ("max_abs", "max_rel", "share_off")
 
 
@@ -49,7 +51,15 @@ class _Verdict:
 
 def check(
     backend: Annotated[str | None, typer.Option(help="Check only this one; it must be available.")] = None,
-    size: Annotated[int, typer.Option(min=10, help="Roughly the edge of the volumes, in voxels.")] = 40,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=10, help=f"Roughly the edge of the volumes, in voxels; else {_SIZE}, or {_FULL_SIZE}."
+        ),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help=f"Check on volumes of {_FULL_SIZE} voxels; takes minutes.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="Check on this device only, for example cuda.")] = None,
     cases: Annotated[bool, typer.Option("--cases", help="Show every case, not only the worst.")] = False,
 ) -> None:
@@ -61,7 +71,7 @@ def check(
     from fastsdm import testing  # noqa: PLC0415  # scipy, which the other commands do not need
 
     verdicts = _to_check(backend, device)
-    inputs = list(testing.hard_cases(size))
+    inputs = list(testing.hard_cases(size or (_FULL_SIZE if full else _SIZE)))
     with progress_bar() as progress:
         task = progress.add_task("checking", total=len(inputs) * len(verdicts))
         for case in inputs:
@@ -150,7 +160,7 @@ def _case_table(verdict: _Verdict) -> Table:
 
 
 def _table(*texts: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in texts:
         table.add_column(name, no_wrap=True)
     for name in ("max abs", "max rel", "share off"):

@@ -11,6 +11,7 @@ from fastsdm import testing
 from fastsdm._backends import registry, scipy_reference
 from fastsdm._backends.scipy_reference import BACKEND as SCIPY
 from fastsdm._backends.scipy_reference import ScipyBackend
+from fastsdm.cli import terminal
 from fastsdm.cli.sole_backend import OtherBackendError, sole_backend
 
 SIZE = ("--size", "10")
@@ -51,6 +52,21 @@ def test_check_covers_every_available_backend(command) -> None:
     rows = [line.split()[0] for line in done.stdout.splitlines() if line.rstrip().endswith("PASS")]
     assert set(rows) == {name for name, status in fastsdm.backends().items() if status.available}
     assert done.exit_code == 0
+
+
+@pytest.mark.parametrize(("options", "size"), [((), 20), (("--full",), 40), (("--full", *SIZE), 10)])
+def test_check_is_quick_unless_asked(command, monkeypatch: pytest.MonkeyPatch, options, size: int) -> None:
+    sizes, real = [], testing.hard_cases
+    monkeypatch.setattr(testing, "hard_cases", lambda wanted: sizes.append(wanted) or list(real(10))[:1])
+    assert command("check", "--backend", "scipy", *options).exit_code == 0
+    assert sizes == [size]
+
+
+def test_check_can_be_read_at_80_columns(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.console, "_width", 80)
+    output = command("check", "--cases", *SIZE).stdout
+    assert "…" not in output
+    assert max(map(len, output.splitlines())) <= 80
 
 
 def test_check_shows_every_case_when_asked(command) -> None:
