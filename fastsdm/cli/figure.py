@@ -109,13 +109,12 @@ class Drawn(NamedTuple):
 
 
 def _step(inside: float, outside: float) -> float:
-    """A round step: about eight on the longer side, more of them if the shorter side would get under two."""
+    """The largest round step with two levels on the shorter side and 6 to 16 on the longer one."""
     longer, shorter = max(inside, outside), min(inside, outside)
-    wanted = max(longer / 14, min(longer / 8, shorter / 2.2)) if shorter > 0 else longer / 8
-    power = 10.0 ** math.floor(math.log10(wanted))
-    return next(
-        power * round_number for round_number in (1, 2, 2.5, 5, 10) if power * round_number >= wanted * 0.999
-    )
+    power = 10.0 ** math.floor(math.log10(longer / 16))
+    steps = [power * k for k in (1, 2, 2.5, 5, 10, 20, 25, 50) if longer / (power * k) <= 16]
+    enough = [step for step in steps if longer / step >= 6]
+    return max((step for step in enough if shorter / step >= 2), default=enough[0] if shorter else enough[-1])
 
 
 def draw_distance(
