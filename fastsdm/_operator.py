@@ -15,8 +15,8 @@ _SCHEMA = (
     "float? max_distance, ScalarType dtype, str backend, SymInt[]? region=None) -> Tensor"
 )
 # `custom_op` would do, at three times the cost of a call and two seconds of imports at the first one.
-_LIBRARY = torch.library.Library("fastsdm", "FRAGMENT")
-_LIBRARY.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
+_LIBRARY = torch.library.Library("fastsdm", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
 
 
 def _signed_distance(
@@ -93,7 +93,7 @@ def _fake_signed_distance(
     return _empty_map(labels, classes, dtype, region)
 
 
-_LIBRARY.impl("signed_distance", _signed_distance, "CompositeExplicitAutograd")
+_LIBRARY.impl("signed_distance", _signed_distance, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("fastsdm::signed_distance", _fake_signed_distance, lib=_LIBRARY)
 
 #: Called with the arguments of :func:`_signed_distance`.

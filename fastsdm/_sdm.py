@@ -216,7 +216,7 @@ def _checked_map(
     labels = labels.reshape(math.prod(leading), *shape)
     if ignore_index is None:
         rows = _validate.spacing_rows(spacing, leading, spatial_dims) if row is None else None
-        maps = signed_distance_operator(labels, rows, row or [], values, *options)
+        maps: torch.Tensor = signed_distance_operator(labels, rows, row or [], values, *options)
     else:
         rows = _validate.spacing_rows(spacing, leading, spatial_dims)
         maps = _with_ignored(labels, rows, values, _validate.integer("ignore_index", ignore_index), *options)

@@ -194,7 +194,7 @@ def _listed_values(classes: object) -> list[int]:
 
 
 def spacing_row(value: SpacingLike, ndim: int) -> list[float] | None:
-    """Spacing that is one number or ``ndim`` plain numbers, checked; None for what :func:`spacing_rows` reads.
+    """Spacing that is one number or ``ndim`` of them, checked; None for what :func:`spacing_rows` reads.
 
     Raises:
         ValueError: a value out of range.
@@ -202,7 +202,7 @@ def spacing_row(value: SpacingLike, ndim: int) -> list[float] | None:
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iuf":
         value = value.tolist()
     if _is_number(value):
-        row = [float(value)] * ndim
+        row = [float(value)] * ndim  # type: ignore[arg-type]  # a number, as was just seen
     elif isinstance(value, (tuple, list)) and len(value) == ndim and all(map(_is_number, value)):
         row = [float(number) for number in value]
     else:

@@ -18,10 +18,10 @@ import torch
 _BUDGET_BYTES = 1 << 30
 
 
-class TorchBackend:
+class JumpFloodingBackend:
     """Jump flooding with 26 neighbours (8 in 2D), both phases at once, maps flooded in batches."""
 
-    name = "torch"
+    name = "jump-flooding"
     exact = False
     device_types = None
 
@@ -119,4 +119,4 @@ def _bytes_per_voxel(ndim: int) -> int:
     return 4 * (2 * ndim + 4) + 4
 
 
-BACKEND = TorchBackend()
+BACKEND = JumpFloodingBackend()

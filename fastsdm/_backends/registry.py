@@ -19,13 +19,14 @@ _MODULES = {
     "cucim": "fastsdm._backends.cucim",
     "cupy": "fastsdm._backends.cupy",
     "triton": "fastsdm._backends.triton_launcher",
-    "torch": "fastsdm._backends.jump_flooding",
+    "torch": "fastsdm._backends.separable",
+    "jump-flooding": "fastsdm._backends.jump_flooding",
     "native": "fastsdm._backends.native",
     "scipy": "fastsdm._backends.scipy_reference",
 }
 #: What ``auto`` tries, in this order, for a tensor on that type of device.
 AUTO_ORDER: dict[str, tuple[str, ...]] = {
-    "cuda": ("cucim", "cupy", "triton", "torch"),
+    "cuda": ("triton", "cucim", "cupy", "torch"),
     "cpu": ("native", "scipy"),
 }
 _AUTO_ORDER_ELSEWHERE = ("torch",)
@@ -128,12 +129,12 @@ def _available(name: str, device: torch.device) -> Backend:
         if reason is not None:
             raise BackendUnavailableError(name, reason)
         return chosen
-    reasons = []
+    reasons: list[str] = []
     for candidate in map(get, auto_order(device)):
         reason = candidate.unavailable(device)
         if reason is None:
-            if not candidate.exact:
-                _warn_approximate(candidate.name, device.type)
+            if (candidate.name, device.type) == ("scipy", "cpu"):
+                _warn_slow(reasons)
             return candidate
         reasons.append(f"{candidate.name}: {reason}")
     raise BackendUnavailableError("auto", f"nothing runs on {device} ({'; '.join(reasons)})")
@@ -186,12 +187,13 @@ def _devices_present() -> list[torch.device]:
 _warned: set[str] = set()
 
 
-def _warn_approximate(name: str, device_type: str) -> None:
-    if device_type in _warned:
+def _warn_slow(reasons: Sequence[str]) -> None:
+    """Say once that scipy, hundreds of times slower, stands in for the kernel that was not built."""
+    if "scipy" in _warned:
         return
-    _warned.add(device_type)
+    _warned.add("scipy")
     warnings.warn(
-        f"no exact backend runs on {device_type} here: backend '{name}' is used, which is approximate "
-        "(docs/backends.md gives its error); fastsdm.backends() says what would make an exact one available",
+        f"backend 'scipy' is used on the CPU, which takes seconds a volume ({'; '.join(reasons)}); name "
+        "backend='scipy' to take it without this warning",
         stacklevel=2,
     )

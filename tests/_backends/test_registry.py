@@ -12,7 +12,7 @@ import torch
 import fastsdm
 from fastsdm._backends import registry
 
-NAMES = ("cucim", "cupy", "triton", "torch", "native", "scipy")
+NAMES = ("triton", "cucim", "cupy", "torch", "jump-flooding", "native", "scipy")
 
 
 @dataclass
@@ -21,10 +21,11 @@ class Candidate:
 
     name: str
     devices: tuple[str, ...]
+    device_types: tuple[str, ...] = ("cpu",)
 
     @property
     def exact(self) -> bool:
-        return self.name != "torch"
+        return self.name != "jump-flooding"
 
     def unavailable(self, device: torch.device) -> str | None:
         return None if device.type in self.devices else f"{self.name} does not want {device.type}"
@@ -46,9 +47,9 @@ def only(monkeypatch):
 
 @pytest.mark.parametrize(
     ("device", "order"),
-    [("cuda", ["cucim", "cupy", "triton", "torch"]), ("cpu", ["native", "scipy"]), ("mps", ["torch"])],
+    [("cuda", ["triton", "cucim", "cupy", "torch"]), ("cpu", ["native", "scipy"]), ("mps", ["torch"])],
 )
-@pytest.mark.filterwarnings("ignore:no exact backend")
+@pytest.mark.filterwarnings("ignore:backend 'scipy' is used")
 def test_auto_takes_the_first_that_runs(only, device, order) -> None:
     for rank in range(len(order)):
         only(*order[rank:])
@@ -60,16 +61,35 @@ def test_auto_takes_the_first_that_runs(only, device, order) -> None:
         assert f"{name} does not want {device}" in caught.value.reason
 
 
-def test_auto_says_once_per_device_that_it_is_approximate(only) -> None:
-    only("torch")
-    with pytest.warns(UserWarning, match="'torch' is used, which is approximate"):
-        registry.select("auto", torch.device("cuda"))
+def test_auto_never_takes_an_approximate_backend(only) -> None:
+    only("jump-flooding")
+    for device in ("cpu", "cuda", "mps"):
+        with pytest.raises(fastsdm.BackendUnavailableError, match="auto"):
+            registry.select("auto", torch.device(device))
+    assert registry.select("jump-flooding", torch.device("mps")).name == "jump-flooding"
+
+
+def test_auto_says_once_that_scipy_stands_in_for_the_kernel(only) -> None:
+    only("scipy")
+    with pytest.warns(UserWarning, match="'scipy' is used on the CPU.*native: native does not want cpu"):
+        registry.select("auto", torch.device("cpu"))
+    registry._found.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        registry.select("auto", torch.device("cuda"))
-        registry.select("torch", torch.device("mps"))  # asked for by name: known to be approximate
-    with pytest.warns(UserWarning, match="mps"):
-        registry.select("auto", torch.device("mps"))
+        registry.select("auto", torch.device("cpu"))
+        registry.select("scipy", torch.device("cpu"))
+
+
+def test_selecting_asks_a_backend_once(only, monkeypatch) -> None:
+    only("native")
+    asked = []
+    unavailable = Candidate.unavailable
+    monkeypatch.setattr(
+        Candidate, "unavailable", lambda self, device: (asked.append(self.name), unavailable(self, device))[1]
+    )
+    for _ in range(3):
+        assert registry.select("auto", torch.device("cpu")).name == "native"
+    assert asked == ["native"]
 
 
 def test_a_named_backend_never_gives_way(only) -> None:

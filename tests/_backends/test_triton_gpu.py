@@ -88,7 +88,7 @@ def kernels_of(call: Callable[[], object]) -> list[str]:
         {"convention": "midline", "empty": "max", "dtype": torch.float16},
     ],
 )
-def test_as_many_kernels_as_axes_and_nothing_else(settings, spatial_dims, classes) -> None:
+def test_as_many_kernels_as_axes_and_nothing_else(unpoisoned_memory, settings, spatial_dims, classes) -> None:
     labels = torch.from_numpy(testing.shells((2, 33, 40, 41), classes=4)).cuda()
     labels = labels if spatial_dims == 3 else labels[:, 0]
 

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.measure.losses import LossBatch
 from benchmarks.measure.timing import Budget
-from benchmarks.studies import augmentation, losses, patches, separable, traffic
+from benchmarks.studies import augmentation, losses, patches, traffic
 from benchmarks.studies.augmentation import Case, Comparison
 from fastsdm import testing
 from fastsdm.data import Volume
@@ -71,17 +71,6 @@ def test_errors_are_those_of_the_known_voxels() -> None:
     e = augmentation.errors(Comparison(torch.zeros_like(truth), truth, warped, known))
     assert (e.mean, e.mean_in_band) == (pytest.approx(3.5 / 3), pytest.approx(0.25))
     assert (e.largest, e.share_over_one) == (3.0, pytest.approx(1 / 3))
-
-
-@pytest.mark.parametrize("name", HARD)
-def test_separable_scheme_is_exact(name) -> None:
-    case = HARD[name]
-    maps = separable.signed_distance(
-        torch.from_numpy(case.labels), case.classes, torch.from_numpy(case.spacing), None
-    )
-    reference = testing.reference_signed_distance(case.labels, case.classes, case.spacing)
-    found = testing.agreement(maps.numpy(), reference, case.spacing, testing.EXACT)
-    assert found.passed, found
 
 
 @pytest.mark.parametrize("shape", traffic.SHAPES)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def output_of(name: str, folder: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", f"examples.{name}", str(folder), "--classes", "3", "--patch", "16"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    settings = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300, "env": environment}
+    settings: dict[str, Any] = {
+        "cwd": ROOT,
+        "capture_output": True,
+        "text": True,
+        "timeout": 300,
+        "env": environment,
+    }
     done = subprocess.run([*command, *arguments], **settings, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
