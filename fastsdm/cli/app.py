@@ -8,8 +8,10 @@ import typer
 
 import fastsdm
 from fastsdm.cli.check import check
+from fastsdm.cli.compare import compare
 from fastsdm.cli.info import info
 from fastsdm.cli.map import map_labels
+from fastsdm.cli.precompute import precompute
 from fastsdm.cli.terminal import console
 from fastsdm.cli.view import view
 
@@ -23,6 +25,8 @@ app = typer.Typer(
 app.command("info")(info)
 app.command("check")(check)
 app.command("map")(map_labels)
+app.command("precompute")(precompute)
+app.command("compare")(compare)
 app.command("view")(view)
 
 

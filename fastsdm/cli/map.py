@@ -65,7 +65,7 @@ def map_labels(
         fail(f"--dtype: must be one of {', '.join(_DTYPES)}; got {dtype!r}", USAGE)
     if dtype == "float16" and _files.is_nifti(output):
         fail("--dtype: NIfTI cannot hold float16; take float32, or write .npy", USAGE)
-    values = None if classes is None else _classes_option(classes)
+    values = None if classes is None else classes_option(classes)
     steps = None if spacing is None else numbers_option("--spacing", spacing)
     place = usable_device(device)
     with (
@@ -108,7 +108,8 @@ def map_labels(
         _note_empty_classes(labels if ignore_index is None else labels[labels != ignore_index], values, empty)
 
 
-def _classes_option(text: str) -> int | list[int]:
+def classes_option(text: str) -> int | list[int]:
+    """Read ``--classes``: a count, or label values."""
     try:
         values = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:

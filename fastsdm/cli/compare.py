@@ -1,0 +1,222 @@
+"""``fastsdm compare``: Dice and surface metrics of segmentations against their references."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich import box
+from rich.table import Table
+
+from fastsdm import _files, metrics
+from fastsdm._arrays import tensor_from_numpy
+from fastsdm.cli.terminal import USAGE, console, fail, note, one_line_errors, progress_bar, usable_device
+
+#: Affines of a prediction and its reference may differ by this share of a voxel.
+_SAME_GRID = 1e-3
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One class of one case; distances in the files' unit, NaN where neither volume holds the class."""
+
+    case: str
+    label: int
+    dice: float
+    hd95: float
+    assd: float
+    nsd: float
+
+
+def compare(
+    prediction: Annotated[Path, typer.Argument(metavar="PRED", help="A label volume, or a folder of them.")],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REF", help="The reference, or a folder with the same names.")
+    ],
+    classes: Annotated[
+        str | None, typer.Option(help="Label values '1,3'; else all of the reference but 0.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Of the surface Dice (NSD).")] = 1.0,
+    subvoxels: Annotated[
+        bool, typer.Option("--subvoxels", help="Surfaces between voxels, weighted by area.")
+    ] = False,
+    ignore_index: Annotated[int | None, typer.Option(help="Label of voxels that do not count.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every case and class there.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write cases and means there.")] = None,
+    device: Annotated[str, typer.Option(help="Where to compute, for example cuda.")] = "cpu",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files written.")] = False,
+) -> None:
+    """Print Dice, HD95, ASSD and NSD of predicted segmentations against their references.
+
+    Folders are matched by file name. Voxel sizes are the reference's. A class that only one of the two
+    volumes holds has infinite distances, Dice 0 and NSD 0; one that neither holds is left out of the means.
+    """
+    wanted = None if classes is None else _labels_option(classes)
+    place = usable_device(device)
+    outputs = [path for path in (csv_file, json_file) if path is not None]
+    with one_line_errors(ValueError, TypeError), progress_bar() as progress:
+        cases = list(_cases(prediction, reference))
+        for path in outputs:
+            _files.check_output(path, [each for case in cases for each in case[1:]], force=force)
+        task = progress.add_task("comparing", total=len(cases))
+        scores: list[Scores] = []
+        for name, predicted, true in cases:
+            progress.update(task, description=f"comparing {name}")
+            scores += _scores(name, predicted, true, wanted, tolerance, subvoxels, ignore_index, place)
+            progress.advance(task)
+        if not scores:
+            fail(f"{reference}: holds no label to compare; --classes names them")
+        if csv_file is not None:
+            _write_csv(csv_file, scores)
+        if json_file is not None:
+            _write_json(json_file, scores, tolerance, subvoxels)
+    console.print(_table(scores, len(cases), tolerance))
+
+
+def _cases(prediction: Path, reference: Path) -> Iterator[tuple[str, Path, Path]]:
+    if not prediction.is_dir() and not reference.is_dir():
+        yield prediction.name, prediction, reference
+        return
+    if not (prediction.is_dir() and reference.is_dir()):
+        raise _files.FileError(
+            f"{prediction}: PRED and REF must both be files or both be folders; REF is {reference}"
+        )
+    found = [
+        {_stem(path): path for path in folder.iterdir() if _files.format_of(path)}
+        for folder in (prediction, reference)
+    ]
+    missing = sorted(found[1].keys() - found[0].keys())
+    surplus = sorted(found[0].keys() - found[1].keys())
+    if missing or surplus or not found[1]:
+        where = f"{prediction} lacks {missing[0]!r}" if missing else f"{reference} lacks {surplus[0]!r}"
+        problem = where if missing or surplus else f"{reference} holds no volume"
+        raise _files.FileError(f"{reference}: both folders must hold volumes of the same names; {problem}")
+    for name in sorted(found[1]):
+        yield name, found[0][name], found[1][name]
+
+
+def _scores(
+    name: str,
+    predicted: Path,
+    true: Path,
+    wanted: list[int] | None,
+    tolerance: float,
+    subvoxels: bool,
+    ignore_index: int | None,
+    device: torch.device,
+) -> Iterator[Scores]:
+    opened = _files.open_volume(true)
+    other = _files.open_volume(predicted, opened.spacing)
+    if opened.shape != other.shape:
+        raise _files.FileError(
+            f"{predicted}: must have the shape of {true} {opened.shape}, got {other.shape}"
+        )
+    _check_same_grid(opened, other)
+    note(true, list(opened.notes))
+    volumes = [_files.read_labels(each, mask=False, nan_as=None)[0] for each in (other, opened)]
+    labels = wanted
+    if labels is None:
+        present = np.unique(volumes[1]).tolist()
+        labels = [value for value in present if value > 0 and value != ignore_index]
+    pair = [tensor_from_numpy(volume, "labels").to(device) for volume in volumes]
+    known = torch.ones_like(pair[1], dtype=torch.bool) if ignore_index is None else pair[1] != ignore_index
+    spacing = opened.spacing
+    for value in labels:
+        predicted_mask, true_mask = (((each == value) & known)[None, None] for each in pair)
+        options: dict[str, Any] = {"spacing": spacing, "use_subvoxels": subvoxels}
+        hd95 = metrics.compute_hausdorff_distance(predicted_mask, true_mask, percentile=95, **options)
+        assd = metrics.compute_average_surface_distance(predicted_mask, true_mask, symmetric=True, **options)
+        nsd = metrics.compute_surface_dice(predicted_mask, true_mask, [tolerance], **options)
+        dice = metrics.compute_dice(predicted_mask, true_mask)
+        yield Scores(name, value, dice.item(), hd95.item(), assd.item(), nsd.item())
+
+
+def _check_same_grid(reference: _files.VolumeFile, prediction: _files.VolumeFile) -> None:
+    if reference.image is None or prediction.image is None:
+        return
+    apart = np.abs(reference.image.affine - prediction.image.affine)[:3].max()
+    if apart > _SAME_GRID * min(reference.spacing) * max(reference.shape):
+        raise _files.FileError(
+            f"{prediction.path}: must lie on the grid of {reference.path}; affines differ by {apart:.3g}"
+        )
+
+
+def _table(scores: list[Scores], cases: int, tolerance: float) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("class")
+    for name in ("Dice", "HD95", "ASSD", f"NSD at {tolerance:g}"):
+        table.add_column(name, justify="right")
+    if cases > 1:
+        table.add_column("cases", justify="right")
+    for label in sorted({each.label for each in scores}):
+        own = [each for each in scores if each.label == label]
+        row = [_mean_text([getattr(each, name) for each in own]) for name in ("dice", "hd95", "assd", "nsd")]
+        count = [str(sum(not math.isnan(each.dice) for each in own))] if cases > 1 else []
+        table.add_row(str(label), *row, *count)
+    return table
+
+
+def _mean(values: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation of the values that are not NaN."""
+    held = np.array([value for value in values if not math.isnan(value)])
+    if len(held) == 0:
+        return math.nan, math.nan
+    if not np.isfinite(held).all():
+        return math.inf, math.nan
+    return float(held.mean()), float(held.std())
+
+
+def _mean_text(values: list[float]) -> str:
+    mean, deviation = _mean(values)
+    return f"{mean:.4f}" if len(values) == 1 or math.isnan(deviation) else f"{mean:.4f} ± {deviation:.4f}"
+
+
+def _write_csv(path: Path, scores: list[Scores]) -> None:
+    with _files.whole_file(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(asdict(scores[0])))
+        writer.writeheader()
+        writer.writerows(asdict(each) for each in scores)
+
+
+def _write_json(path: Path, scores: list[Scores], tolerance: float, subvoxels: bool) -> None:
+    means: dict[str, Any] = {}
+    for label in sorted({each.label for each in scores}):
+        own = [each for each in scores if each.label == label]
+        columns = {
+            name: _mean([getattr(each, name) for each in own]) for name in ("dice", "hd95", "assd", "nsd")
+        }
+        means[str(label)] = {
+            name: {"mean": _plain(mean), "std": _plain(deviation)}
+            for name, (mean, deviation) in columns.items()
+        }
+    rows = [{key: _plain(value) for key, value in asdict(each).items()} for each in scores]
+    content = {"tolerance": tolerance, "subvoxels": subvoxels, "means": means, "cases": rows}
+    with _files.whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither NaN nor infinity: they become null and a string."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf"
+    return value
+
+
+def _labels_option(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        fail(f"--classes: must be label values separated by commas, got {text!r}", USAGE)
+
+
+def _stem(path: Path) -> str:
+    suffix = _files.format_of(path) or ""
+    return path.name[: -len(suffix)] if suffix else path.name

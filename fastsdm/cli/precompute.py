@@ -1,0 +1,102 @@
+"""``fastsdm precompute``: the maps of many label files, stored with a manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+from rich.markup import escape
+from rich.progress import TaskID
+
+from fastsdm._types import Convention
+from fastsdm.cli.map import classes_option
+from fastsdm.cli.terminal import (
+    FAILED,
+    SpacingOption,
+    console,
+    error_console,
+    numbers_option,
+    one_line_errors,
+    progress_bar,
+)
+from fastsdm.data._precompute import Job, Outcome
+from fastsdm.data._precompute import precompute as run
+
+
+def precompute(
+    labels: Annotated[
+        list[str], typer.Argument(metavar="LABELS...", help="Label files, folders of them, or patterns.")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory of the maps and their manifest; made if need be.")],
+    classes: Annotated[
+        str | None,
+        typer.Option(help="A count K (labels 0 to K-1) or label values '1,3'; else above 0 is inside."),
+    ] = None,
+    spacing: SpacingOption = None,
+    convention: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(Convention))}.")] = "kervadec",
+    empty: Annotated[
+        str, typer.Option(help="Value of absent or all-filling classes: inf, zero, max.")
+    ] = "inf",
+    max_distance: Annotated[float | None, typer.Option(help="Clamp the maps to this distance.")] = None,
+    ignore_index: Annotated[int | None, typer.Option(help="Label of voxels to ignore.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or float64.")] = "float32",
+    suffix: Annotated[str, typer.Option("--format", help="npy, npz, nii or nii.gz.")] = "npy",
+    workers: Annotated[int, typer.Option(min=1, help="Files worked on at once.")] = 2,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running dask.distributed scheduler.")
+    ] = None,
+) -> None:
+    """Compute and store the signed distance maps of label files.
+
+    Safe to interrupt and to run again: what is done is known by the hash of its label file. A file that
+    cannot be used is reported, the others go on, and the exit code is 1 at the end.
+    """
+    values = None if classes is None else classes_option(classes)
+    steps = None if spacing is None else numbers_option("--spacing", spacing)
+    begun = time.perf_counter()
+    voxels = 0
+    with one_line_errors(TypeError, ValueError, OSError, ModuleNotFoundError), progress_bar() as progress:
+        task: TaskID | None = None
+
+        def on_start(jobs: Sequence[Job]) -> None:
+            nonlocal task
+            task = progress.add_task("maps", total=len(jobs))
+
+        def on_outcome(outcome: Outcome) -> None:
+            nonlocal voxels
+            assert task is not None
+            voxels += outcome.voxels
+            rate = voxels / (time.perf_counter() - begun) / 1e6
+            progress.update(task, advance=1, description=f"maps, {rate:.0f} Mvoxel/s")
+            if outcome.error is not None:
+                where = str(outcome.job.source)
+                what = outcome.error if outcome.error.startswith(where) else f"{where}: {outcome.error}"
+                error_console.print(f"[bold red]error:[/] {escape(what)}", soft_wrap=True)
+
+        report = run(
+            labels,
+            out,
+            classes=values,
+            spacing=steps,
+            convention=convention,
+            empty=empty,
+            max_distance=max_distance,
+            ignore_index=ignore_index,
+            dtype=dtype,
+            suffix=f".{suffix.removeprefix('.')}",
+            workers=workers,
+            scheduler=scheduler,
+            on_start=on_start,
+            on_outcome=on_outcome,
+        )
+    seconds = time.perf_counter() - begun
+    console.print(
+        f"[bold]{escape(str(out))}[/]: {len(report.made)} maps made, {len(report.kept)} already there, "
+        f"{len(report.failed)} failed, in {seconds:.1f} s",
+        soft_wrap=True,
+    )
+    if report.failed:
+        raise typer.Exit(FAILED)
