@@ -38,7 +38,6 @@ def search_limit(convention: str, spacing: SpacingRows, max_distance: float | No
     return shift + max(max_distance, 2 * RESIDUE * shift)  # what is cut to the limit is beyond rounding
 
 
-@lru_cache(maxsize=256)
 def finish(
     convention: str,
     empty: str,
@@ -55,6 +54,17 @@ def finish(
         shape: of the volume whose diagonal ``empty="max"`` stands for.
         max_distance: the result lies in ``[-max_distance, max_distance]``.
     """
+    return _finish(convention, empty, spacing, tuple(shape), max_distance)
+
+
+@lru_cache(maxsize=256)
+def _finish(
+    convention: str,
+    empty: str,
+    spacing: SpacingRows,
+    shape: tuple[int, ...],
+    max_distance: float | None,
+) -> Finish:
     missing = [math.inf] * len(spacing)  # whatever the limit is, it cuts that too
     if empty == "zero":
         missing = [0.0] * len(spacing)

@@ -37,7 +37,7 @@ class _Verdict:
     def standard(self) -> str:
         from fastsdm import testing  # noqa: PLC0415
 
-        return "exact" if self.tolerance == testing.EXACT else "approximate"
+        return "exact" if self.tolerance == testing.EXACT else "approx."
 
     @property
     def passed(self) -> bool:

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 #: Where this variable is set, scipy makes every map once more, and the log has its time beside ours.
-COMPARE = "FASTSDM_NNUNET_COMPARE"
+_COMPARE = "FASTSDM_NNUNET_COMPARE"
 
 
 def trainers_folder() -> Path:
@@ -94,7 +94,7 @@ class DistanceTrainer(nnUNetTrainer):
     def on_epoch_start(self) -> None:
         """Start the clock of the maps."""
         super().on_epoch_start()
-        self._maps = MapTimer(beside_scipy=COMPARE in os.environ)
+        self._maps = MapTimer(beside_scipy=_COMPARE in os.environ)
         self.loss.timer = self._maps
         self._epoch_began = time()
 

@@ -95,6 +95,7 @@ class Impostor:
 
     name = "native"
     exact = True
+    device_types = ("cpu",)
 
     def unavailable(self, device: torch.device) -> str | None:
         return None if device.type == "cpu" else "the CPU only"
