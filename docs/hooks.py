@@ -90,6 +90,8 @@ def on_post_build(config: MkDocsConfig) -> None:
 def _public_names() -> set[str]:
     names = set()
     for path in sorted((ROOT / "fastsdm").rglob("*.py")):
+        if path.parent.name == "nnunet_trainers":  # the folder that nnU-Net searches; it passes names on
+            continue
         parts = path.relative_to(ROOT).with_suffix("").parts
         module = ".".join(part for part in parts if part != "__init__")
         private = any(part.startswith("_") and part != "__init__" for part in parts)
