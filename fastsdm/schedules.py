@@ -28,7 +28,7 @@ class Schedule:
     Attributes:
         steps_taken: how often :meth:`step` was called.
         weights_tensor: ``weights`` as a float64 tensor ``[2]`` on the CPU. A compiled loss reads it: numbers
-            would be part of the compiled code, which would be made anew after every step.
+            would be part of the compiled code, and every step would compile again.
     """
 
     def __init__(self) -> None:

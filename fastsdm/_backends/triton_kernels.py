@@ -101,7 +101,7 @@ def _scan_row_kernel(
         )  # of the last run, counted from the word's voxel 0
         for word in range(words):
             x = word * 32 + lane
-            # Beyond its end a row goes on as it ended: no run starts there.
+            # Voxels beyond the end repeat the last one, so that no run starts there.
             inside = _is_inside(label_ptr + tl.minimum(x, width - 1), value, negated)
             phases = tl.sum(tl.where(inside, bit, 0), axis=1, keep_dims=True)
             starts = phases ^ ((phases << 1) | previous)

@@ -1,7 +1,7 @@
 """Random patches under flips, rotation, scaling and elastic deformation, on the device of the volumes.
 
 A distance map made beforehand cannot follow such a deformation: resampled, it no longer holds distances. The
-map of the augmented labels has to be made anew, which is what :func:`fastsdm.signed_distance` is for.
+map of the augmented labels has to be computed again, by :func:`fastsdm.signed_distance`.
 """
 
 from __future__ import annotations

@@ -309,7 +309,7 @@ class DistanceMapLoss(torch.nn.Module):
         return normalized(maps, self.normalize)
 
     def _channels(self, of: int) -> Sequence[int]:
-        """The channels that count, of so many."""
+        """Indices of the channels the loss uses, out of ``of``."""
         if self.classes is None:
             return range(0 if self.include_background or of == 1 else 1, of)
         if max(self.classes) >= of:

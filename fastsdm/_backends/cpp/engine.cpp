@@ -38,7 +38,7 @@ struct Geometry {
   Sample sample;
   CostTable middle;
   CostTable first;
-  float cap;      // squares need not be told apart beyond it
+  float cap;      // squares beyond it may be cut to it
   float missing;  // magnitude of the map where a phase is missing
   Finish finish;
 };

@@ -34,7 +34,7 @@ struct Problem {
   std::array<Index, 3> shape;
   std::vector<std::optional<ClassPattern>> classes;  // none: no voxel belongs to it
   std::vector<Sample> samples;                       // [batch]
-  double max_distance;       // distances beyond it need not be told apart
+  double max_distance;       // distances beyond it need not be exact
   bool both_sides;           // the shift is taken off the distances on both sides, not only inside
   double limit;              // the map is cut to [-limit, limit]
   std::array<Index, 3> first;  // voxel of the volume that the map begins with ...

@@ -29,7 +29,7 @@ struct Axis {
 // How the last pass turns squared units into the distances that were asked for.
 struct Finish {
   float unit;     // spacing of the axis that is scanned: 1 in squared units
-  float reach;    // farther distances were not told apart
+  float reach;    // distances beyond it are not exact
   float outside;  // is added to signed distances outside, not above 0
   float inside;   // is added to those inside, not below 0
   float limit;    // the sum is cut to [-limit, limit]
