@@ -31,6 +31,9 @@ def info() -> None:
         console.print(line)
     console.print()
     console.print(_backend_table())
+    orders = [f"{device_type}: {', '.join(names)}" for device_type, names in registry.AUTO_ORDER.items()]
+    elsewhere = ", ".join(registry.auto_order(torch.device("meta")))
+    console.print(f"backend='auto' takes the first that runs; {'; '.join(orders)}; elsewhere: {elsewhere}")
     forced = registry.current_choice("auto")
     if forced != "auto":
         console.print(f"FASTSDM_BACKEND={escape(forced)} is set: backend='auto' means that one.")

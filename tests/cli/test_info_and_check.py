@@ -224,3 +224,8 @@ def test_check_never_passes_without_having_checked(command, monkeypatch: pytest.
     done = command("check", *SIZE)
     assert done.exit_code == 2
     assert "no backend can run" in done.stderr
+
+
+def test_info_says_what_auto_takes_on_devices_that_are_not_here(command) -> None:
+    output = " ".join(command("info").stdout.split())
+    assert "cuda: triton, cucim, cupy, torch; cpu: native, scipy; elsewhere: torch" in output
