@@ -57,10 +57,10 @@ class MapSettings:
     ignore_mask: bool = False
 
     @classmethod
-    def of(cls, options: MapOptions, labels_dtype: torch.dtype = torch.int64) -> MapSettings:
+    def of(cls, options: MapOptions) -> MapSettings:
         """The settings that keywords of :func:`fastsdm.signed_distance` stand for; checks their values."""
         classes, spacing = options.get("classes"), options.get("spacing", 1.0)
-        values = None if classes is None else tuple(_validate.class_values(classes, labels_dtype))
+        values = None if classes is None else tuple(_validate.class_values(classes, torch.int64))
         limit = options.get("max_distance")
         return cls(
             values,

@@ -57,7 +57,7 @@ class Schedule:
         self._go_to(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold; the settings are the constructor's business."""
+        """What a checkpoint must hold; the settings are given again when the schedule is made."""
         return {"steps_taken": self.steps_taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -175,8 +175,7 @@ def _status(
 
 
 def _first_available(device: torch.device) -> str | None:
-    order = AUTO_ORDER.get(device.type, _AUTO_ORDER_ELSEWHERE)
-    return next((name for name in order if get(name).unavailable(device) is None), None)
+    return next((name for name in auto_order(device) if get(name).unavailable(device) is None), None)
 
 
 def _devices_present() -> list[torch.device]:

@@ -14,10 +14,10 @@ import torch
 
 from fastsdm import _files, _validate
 from fastsdm._arrays import tensor_from_numpy
+from fastsdm._files.formats import FORMATS
 from fastsdm._sdm import signed_distance
 from fastsdm.data._manifest import Manifest, MapRecord, StoredSettings, is_whole
 
-_FORMATS = (".npy", ".npz", ".nii", ".nii.gz")
 _DTYPES = ("float32", "float16", "float64")
 _CHUNK = 1 << 20
 
@@ -194,7 +194,7 @@ def _checked_settings(
     _validate.choice("empty", empty, ("inf", "zero", "max"))
     _validate.max_distance(max_distance)
     _validate.choice("dtype", dtype, _DTYPES)
-    _validate.choice("suffix", suffix, _FORMATS)
+    _validate.choice("suffix", suffix, FORMATS)
     if dtype == "float16" and _files.is_nifti(Path(f"map{suffix}")):
         raise ValueError(
             f"dtype: must be float32 or float64 for {suffix}, which cannot hold float16; got {dtype!r}"

@@ -22,7 +22,7 @@ from fastsdm.losses._map_settings import (
     check_options,
     check_spacing,
     normalized,
-    settings_of,
+    spacing_of,
 )
 from fastsdm.losses._target import Target, check_classes, read_target, selected
 
@@ -154,7 +154,7 @@ class DistanceMapLoss(torch.nn.Module):
         """
         self._check_prediction(input)
         truth = self._truth(target, input.shape, input.device, ignore_mask)
-        spacing = self._spacing(spacing, settings_of(distance_map))
+        spacing = self._spacing(spacing, distance_map)
         if distance_map is None:
             maps = self._map_of(truth, spacing)
         else:
@@ -277,13 +277,13 @@ class DistanceMapLoss(torch.nn.Module):
             ignore_mask=ignore_mask,
         )
 
-    def _spacing(self, given: SpacingLike | None, known: MapSettings | None) -> SpacingLike:
+    def _spacing(self, given: SpacingLike | None, handed: object) -> SpacingLike:
         """The voxel size of a call: its own, the loss's, that of a map which knows it, or 1."""
         if given is not None:
             return given
         if self.spacing is not None:
             return self.spacing
-        return 1.0 if known is None or known.spacing is None else known.spacing_like()
+        return spacing_of(handed)
 
     def _map_of(self, truth: Target, spacing: SpacingLike) -> torch.Tensor:
         maps = truth.signed_distance(self.map_settings(1), spacing, self.backend)

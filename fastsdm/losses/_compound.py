@@ -12,7 +12,7 @@ from fastsdm import _validate
 from fastsdm._arrays import as_tensor
 from fastsdm._prefetch import Prefetched
 from fastsdm._types import SpacingLike
-from fastsdm.losses._map_settings import PendingMap, settings_of
+from fastsdm.losses._map_settings import PendingMap, spacing_of
 from fastsdm.schedules import Constant, Schedule
 
 
@@ -190,8 +190,7 @@ class DeepSupervision(torch.nn.Module):
         finest = input[0].shape[2:]
         spacing = self.loss.spacing if spacing is None else spacing
         if spacing is None:
-            known = settings_of(maps[0])
-            spacing = 1.0 if known is None or known.spacing is None else known.spacing_like()
+            spacing = spacing_of(maps[0])
         steps = _validate.spacing_rows(spacing, input[0].shape[:1], len(finest))
         terms = [
             weight

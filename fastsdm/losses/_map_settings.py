@@ -98,6 +98,12 @@ def settings_of(handed: object) -> MapSettings | None:
     return known if isinstance(known, MapSettings) else None
 
 
+def spacing_of(handed: object) -> SpacingLike:
+    """The voxel size of a map that knows it, else 1."""
+    known = settings_of(handed)
+    return 1.0 if known is None or known.spacing is None else known.spacing_like()
+
+
 def _check_same(known: MapSettings, wanted: MapSettings, channels: Sequence[int], count: int) -> None:
     difference = known.difference(wanted)
     if difference is None:

@@ -51,16 +51,7 @@ class Target:
         """The map ``[B, K, *S]``, as :func:`fastsdm.signed_distance` makes it; 0 at ignored voxels."""
         if self.ignored is not None or self.classes is None:
             return map_of_masks(self.masks(), self.ignored, settings, spacing, backend)
-        return signed_distance(
-            self.values,
-            classes=self.classes,
-            spatial_dims=self.values.ndim - 1,
-            spacing=spacing,
-            convention=settings.convention,  # type: ignore[arg-type]  # a loss checks its settings when made
-            empty=settings.empty,  # type: ignore[arg-type]
-            max_distance=settings.max_distance,
-            backend=backend,
-        )
+        return _map_of(self.values, self.classes, settings, spacing, backend)
 
 
 def map_of_masks(
@@ -71,22 +62,33 @@ def map_of_masks(
     backend: str,
 ) -> torch.Tensor:
     """The map ``[B, K, *S]`` of bool masks ``[B, K, *S]``; ignored voxels are no source of distance."""
-    ndim = masks.ndim - 2
     if ignored is None:
-        return signed_distance(
-            masks,
-            spatial_dims=ndim,
-            spacing=spacing,
-            convention=settings.convention,  # type: ignore[arg-type]
-            empty=settings.empty,  # type: ignore[arg-type]
-            max_distance=settings.max_distance,
-            backend=backend,
-        )
-    rows = _validate.spacing_rows(spacing, masks.shape[:1], ndim)
+        return _map_of(masks, None, settings, spacing, backend)
+    rows = _validate.spacing_rows(spacing, masks.shape[:1], masks.ndim - 2)
     assert settings.empty is not None
     limit = settings.max_distance
     return signed_distance_of_masks(
         masks, ignored, rows, settings.convention, settings.empty, limit, torch.float32, backend
+    )
+
+
+def _map_of(
+    target: torch.Tensor,
+    classes: Sequence[int] | None,
+    settings: MapSettings,
+    spacing: SpacingLike,
+    backend: str,
+) -> torch.Tensor:
+    """The map of labels ``[B, *S]`` with their classes, or of masks ``[B, K, *S]`` without."""
+    return signed_distance(
+        target,
+        classes=classes,
+        spatial_dims=target.ndim - (2 if classes is None else 1),
+        spacing=spacing,
+        convention=settings.convention,  # type: ignore[arg-type]  # a loss checks its settings when made
+        empty=settings.empty,  # type: ignore[arg-type]
+        max_distance=settings.max_distance,
+        backend=backend,
     )
 
 
