@@ -249,3 +249,82 @@ def test_use_backend_and_environment(mask, monkeypatch) -> None:
     with fastsdm.use_backend("native"):
         fastsdm.signed_distance(mask)
     assert len(calls) == 2
+
+
+ROWS = [(3.0, 0.8, 0.8), (1.0, 1.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    "spacing",
+    [
+        [torch.tensor(row) for row in ROWS],
+        tuple(np.array(row, dtype=np.float32) for row in ROWS),
+        [[torch.tensor(step) for step in row] for row in ROWS],
+        [ROWS[0], np.array(ROWS[1])],
+        torch.tensor(ROWS),
+        np.array(ROWS, dtype=np.float32),
+    ],
+    ids=["tensors", "arrays", "0-d tensors", "mixed", "tensor", "array"],
+)
+def test_every_sequence_of_rows_is_rows(mask, spacing) -> None:
+    masks = np.stack([mask, ~mask])
+    got = fastsdm.signed_distance(masks, spacing=spacing)
+    np.testing.assert_allclose(got, fastsdm.signed_distance(masks, spacing=ROWS), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "spacing",
+    [
+        [3.0, 0.8, 0.8],
+        np.array([3.0, 0.8, 0.8]),
+        torch.tensor([3.0, 0.8, 0.8], dtype=torch.float64),
+        [np.float64(3), np.float32(0.8), 0.8],
+        (torch.tensor(3), 0.8, torch.tensor(0.8)),
+    ],
+)
+def test_one_row_in_any_form(mask, spacing) -> None:
+    want = fastsdm.signed_distance(mask, spacing=(3.0, 0.8, 0.8))
+    np.testing.assert_allclose(fastsdm.signed_distance(mask, spacing=spacing), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["native", "scipy", "torch"])
+def test_no_samples(backend) -> None:
+    labels, rows = np.zeros((0, 4, 5, 6), np.uint8), np.ones((0, 3))
+    for spacing in (rows, torch.from_numpy(rows), 2.0):
+        got = fastsdm.signed_distance(labels, spacing=spacing, classes=2, backend=backend)
+        assert got.shape == (0, 2, 4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        np.int64(3),
+        np.array(3),
+        torch.tensor(3, dtype=torch.uint8),
+        [np.uint8(0), torch.tensor(1), 2],
+        np.arange(3),
+        torch.unique(torch.tensor([2, 0, 1, 1])),
+    ],
+)
+def test_integers_of_numpy_and_torch_name_classes(mask, classes) -> None:
+    labels = mask.astype(np.int16) * 2
+    got = fastsdm.signed_distance(labels, classes=classes, spatial_dims=np.int32(3))
+    np.testing.assert_array_equal(got, fastsdm.signed_distance(labels, classes=[0, 1, 2]))
+
+
+@pytest.mark.parametrize("backend", ["native", "scipy", "torch"])
+@pytest.mark.parametrize("spacing", [2.0, (3.0, 0.8, 0.8), [[3.0, 0.8, 0.8]], np.array([[3.0, 0.8, 0.8]])])
+def test_torch_defaults_change_nothing(mask, backend, spacing) -> None:
+    labels = torch.from_numpy(mask)[None]
+    settings = {"spacing": spacing, "backend": backend, "empty": "max"}
+    want = fastsdm.signed_distance(labels, **settings)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float16)
+    torch.set_default_device("meta")
+    try:
+        got = fastsdm.signed_distance(labels, **settings)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(before)
+    assert got.device.type == "cpu"
+    assert torch.equal(got, want)
