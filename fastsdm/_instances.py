@@ -64,7 +64,7 @@ def instance_distance(
     chosen = capabilities.select(kind, backend, tensor.device, what)  # type: ignore[type-abstract]
     if tensor.is_floating_point():
         tensor = tensor.long()
-    value = _validate.background(background, tensor.dtype)
+    value = _validate.label_value("background", background, tensor.dtype)
     if tensor.numel() == 0:
         return cast("ArrayT", restore(torch.zeros(tensor.shape, dtype=torch.float32, device=tensor.device)))
     samples = tensor.reshape(math.prod(leading), *shape).contiguous()

@@ -98,7 +98,7 @@ def nearest_label(
     tensor, restore = as_tensor(labels, "labels")
     leading, shape, rows = _checked(tensor, "labels", spatial_dims, spacing, max_distance)
     _validate.float_labels(tensor, whole=True, name="labels")
-    value = _validate.background(background, tensor.dtype)
+    value = _validate.label_value("background", background, tensor.dtype)
     chosen = _chosen(backend, tensor)
     if tensor.numel() == 0:
         return cast("ArrayT", restore(tensor.clone()))

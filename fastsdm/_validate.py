@@ -74,6 +74,17 @@ def integer(name: str, value: Any) -> int:
     return operator.index(value)
 
 
+def number(name: str, value: Any) -> float:
+    """The float that ``value`` stands for.
+
+    Raises:
+        TypeError: not a number in the sense of :func:`is_number`.
+    """
+    if not is_number(value):
+        raise TypeError(f"{name}: must be a number, got {value!r}")
+    return float(value)
+
+
 def spatial_dims(value: Any) -> int:
     """The number of spatial axes.
 
@@ -91,8 +102,7 @@ def max_distance(value: Any) -> None:
     """Raise unless it is None or a positive number whose square fits float32."""
     if value is None:
         return
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number:
+    if not is_number(value):
         raise TypeError(f"max_distance: must be None or a number, got {type(value).__name__}")
     if not 0 < value < math.inf:
         raise ValueError(f"max_distance: must be positive and finite, got {value!r}")
@@ -201,9 +211,9 @@ def spacing_row(value: SpacingLike, ndim: int) -> list[float] | None:
     """
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iuf":
         value = value.tolist()
-    if _is_number(value):
+    if is_number(value):
         row = [float(value)] * ndim  # type: ignore[arg-type]  # a number, as was just seen
-    elif isinstance(value, (tuple, list)) and len(value) == ndim and all(map(_is_number, value)):
+    elif isinstance(value, (tuple, list)) and len(value) == ndim and all(map(is_number, value)):
         row = [float(number) for number in value]
     else:
         return None
@@ -211,19 +221,18 @@ def spacing_row(value: SpacingLike, ndim: int) -> list[float] | None:
     return row
 
 
-def background(value: object, dtype: torch.dtype) -> int:
-    """Return the background's label value.
+def label_value(name: str, value: object, dtype: torch.dtype) -> int:
+    """The label that ``value`` stands for.
 
     Raises:
         TypeError: not an integer.
         ValueError: ``dtype`` cannot hold it.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"background: must be an integer, got {value!r}")
+    label = integer(name, value)
     low, high = label_range(dtype)
-    if not low <= int(value) <= high:
-        raise ValueError(f"background: must fit the labels' dtype {dtype} ({low} to {high}), got {value}")
-    return int(value)
+    if not low <= label <= high:
+        raise ValueError(f"{name}: must fit the labels' dtype {dtype} ({low} to {high}), got {label}")
+    return label
 
 
 def spacing_rows(value: SpacingLike, leading: Sequence[int], ndim: int) -> torch.Tensor:
@@ -283,7 +292,7 @@ def spacing_tensor(value: SpacingLike) -> torch.Tensor:
     if isinstance(value, (bool, str)):
         raise TypeError(f"spacing: must be a number or numbers, got {value!r}")
     try:
-        if isinstance(value, Sequence) and not all(map(_is_number, value)):
+        if isinstance(value, Sequence) and not all(map(is_number, value)):
             return torch.stack([spacing_tensor(row) for row in value])
         return torch.tensor(value, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
@@ -301,7 +310,8 @@ def _spacing_numbers(row: Sequence[float]) -> None:
         raise ValueError(f"spacing: axes may differ by a factor of {_SPACING_RATIO:g} at most, got {row}")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a real number of Python or numpy; bools are not."""
     if type(value) in {float, int}:
         return True
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -186,8 +185,6 @@ class Rebalance(_Ramp):
         return Weights(1 - self.alpha, self.alpha)
 
 
-def _check_weight(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: must be a number, got {value!r}")
-    if not 0 <= float(value) < math.inf:
+def _check_weight(name: str, value: float) -> None:
+    if not 0 <= _validate.number(name, value) < math.inf:
         raise ValueError(f"{name}: must be at least 0 and finite, got {value!r}")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
 from fastsdm import _validate
 from fastsdm._types import SpacingLike
+from fastsdm.data import _augment_checks as checks
 
 # Root mean square of a uniform cubic B-spline with coefficients of variance 1, along one axis.
 _SPLINE_RMS = math.sqrt(151 / 315)
@@ -32,18 +34,21 @@ def random_affine_elastic(
     scaling: tuple[float, float] = (0.8, 1.25),
     elastic: float = 2.0,
     elastic_grid: float = 16.0,
+    image_fill: float | Literal["min"] = 0.0,
+    label_fill: int = 0,
     generator: torch.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A randomly deformed patch of each image and its labels, resampled once.
 
     All steps are composed into one position per voxel; the image is read there linearly, the labels at the
-    nearest voxel. Positions outside the volume read 0 in both. Lengths are in the units of ``spacing``, and
-    the patch has the spacing of the volume. The elastic part is a free-form deformation by cubic B-splines
+    nearest voxel. Positions outside of the volume read ``image_fill`` and ``label_fill``. Lengths are in the
+    units of ``spacing``, and the patch has the spacing of the volume. The elastic part is a free-form
+    deformation by cubic B-splines
     (Rueckert et al., IEEE Transactions on Medical Imaging 18, 1999, doi:10.1109/42.796284).
 
     Args:
         image: ``[B, C, *S]``, floating point, 2 or 3 spatial axes; half precision is sampled in float32.
-        labels: ``[B, *S]`` or ``[B, 1, *S]``, bool or any integer dtype, on the image's device.
+        labels: ``[B, *S]`` or ``[B, 1, *S]``, of any dtype that holds labels, on the image's device.
         size: of the patch along each spatial axis; None for the whole volume. The patch's centre is drawn so
             that the undeformed patch lies in the volume, and is the volume's centre along an axis that is
             shorter than the patch.
@@ -56,7 +61,12 @@ def random_affine_elastic(
         scaling: smallest and largest magnification, uniform in the logarithm.
         elastic: root mean square displacement along each axis; 0 for none. Up to a sixth of
             ``elastic_grid`` the deformation practically never folds.
-        elastic_grid: distance between the control points.
+        elastic_grid: distance between the control points, at least the smallest voxel size; along an axis
+            whose voxels are larger they are one voxel apart.
+        image_fill: what the image reads outside of the volume: a number (-1024 is air in a CT in Hounsfield
+            units), or "min" for the smallest value of each sample and channel.
+        label_fill: what the labels read there: usually the background, or a loss's ``ignore_index``, so that
+            what was never seen is neither inside nor outside of any class.
         generator: on the CPU; the same seed gives the same deformations on every device.
 
     Returns:
@@ -64,18 +74,20 @@ def random_affine_elastic(
         as given.
 
     Raises:
-        TypeError: an image that is not floating point, or labels that are.
+        TypeError: an image that is not floating point, or an argument of a wrong type.
         ValueError: shapes that do not fit together, or an argument out of its range.
     """
-    ndim = image.ndim - 2
-    _check_volumes(image, labels)
-    shape = tuple(image.shape[2:])
-    size = shape if size is None else _patch_size(size, ndim)
-    probabilities = [flip] * ndim if isinstance(flip, (int, float)) else list(flip)
-    margins = _halo(halo, ndim)
-    _check_ranges(probabilities, ndim, rotation, scaling, elastic, elastic_grid)
+    checks.volumes(image, labels)
+    ndim, shape = image.ndim - 2, tuple(image.shape[2:])
+    size = shape if size is None else checks.patch_size(size, ndim)
+    margins = checks.halo(halo, ndim)
     rows = _validate.spacing_rows(spacing, image.shape[:1], ndim)
     _validate.spacing_values(rows)
+    probabilities = checks.flip(flip, ndim)
+    rotation, scaling = checks.rotation(rotation), checks.scaling(scaling)
+    elastic, elastic_grid = checks.elastic(elastic, elastic_grid, rows)
+    image_fill = checks.image_fill(image_fill)
+    label_fill = _validate.label_value("label_fill", label_fill, labels.dtype)
 
     matrices = _random_matrices(len(rows), probabilities, rotation, scaling, generator)
     matrices = matrices * rows[:, None, :] / rows[:, :, None]  # from voxel offsets to voxel offsets
@@ -90,7 +102,7 @@ def random_affine_elastic(
         if elastic > 0:
             positions += _random_displacements(block, rows, elastic, elastic_grid, generator, device)
     patch = (slice(None), *(slice(margin, margin + n) for n, margin in zip(size, margins, strict=True)))
-    return _linear(image, positions[patch]), _nearest(labels, positions)
+    return _linear(image, positions[patch], image_fill), _nearest(labels, positions, label_fill)
 
 
 def _random_matrices(
@@ -136,7 +148,7 @@ def _random_displacements(
     ndim = len(size)
     fields = []
     for row in spacing.tolist():
-        bases = [_spline_basis(n, grid / step) for n, step in zip(size, row, strict=True)]
+        bases = [_spline_basis(n, max(grid / step, 1.0)) for n, step in zip(size, row, strict=True)]
         control = (ndim, *(basis.shape[1] for basis in bases))
         field = torch.randn(control, dtype=torch.float64, generator=generator, device="cpu") * (
             rms / _SPLINE_RMS**ndim
@@ -164,16 +176,22 @@ def _offsets(size: Sequence[int], device: torch.device) -> torch.Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
 
-def _linear(image: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def _linear(image: torch.Tensor, positions: torch.Tensor, fill: float | Literal["min"]) -> torch.Tensor:
     # Half precision cannot tell the voxels of a long axis apart, so it is no type for positions.
     dtype = torch.promote_types(image.dtype, torch.float32)
+    axes = tuple(range(2, image.ndim))
     sizes = torch.tensor(image.shape[2:], dtype=dtype, device=image.device)
     grid = ((2 * positions.to(dtype) + 1) / sizes - 1).flip(-1)
-    sampled = F.grid_sample(image.to(dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return sampled.to(image.dtype)
+    values = image.to(dtype)
+    outside = values.amin(axes, keepdim=True) if fill == "min" else fill
+    # torch pads with zeros only: the value outside becomes the zero, and is added again.
+    sampled = F.grid_sample(
+        values - outside, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return (sampled + outside).to(image.dtype)
 
 
-def _nearest(labels: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def _nearest(labels: torch.Tensor, positions: torch.Tensor, fill: int) -> torch.Tensor:
     # Gathered, not grid-sampled: labels keep their dtype and any value, and no float copy is made.
     shape, size = labels.shape[-(positions.ndim - 2) :], positions.shape[1:-1]
     inside = torch.ones(positions.shape[:-1], dtype=torch.bool, device=labels.device)
@@ -182,9 +200,11 @@ def _nearest(labels: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         place = positions[..., axis].round().long()
         inside &= (place >= 0) & (place < length)
         index = index * length + place.clamp(0, length - 1)
-    # torch neither gathers nor multiplies the wider unsigned integers; their bits it does.
+    # torch does not gather the wider unsigned integers; their bits it does.
     bits = labels.view(_SIGNED.get(labels.dtype, labels.dtype))
-    values = bits.reshape(len(labels), -1).gather(1, index.flatten(1)) * inside.flatten(1)
+    values = bits.reshape(len(labels), -1).gather(1, index.flatten(1))
+    outside = torch.full((), fill, dtype=labels.dtype, device=labels.device).view(bits.dtype)
+    values = torch.where(inside.flatten(1), values, outside)
     return values.view(labels.dtype).reshape(*labels.shape[: -len(shape)], *size)
 
 
@@ -194,55 +214,3 @@ def _uniform(shape: tuple[int, ...], generator: torch.Generator | None) -> torch
 
 def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device=device, dtype=torch.float32, non_blocking=True)
-
-
-def _check_volumes(image: torch.Tensor, labels: torch.Tensor) -> None:
-    if image.ndim not in (4, 5):
-        raise ValueError(
-            f"image: must be [B, C, *S] with 2 or 3 spatial axes, got shape {tuple(image.shape)}"
-        )
-    if not image.is_floating_point():
-        raise TypeError(f"image: must be floating point, got dtype {image.dtype}")
-    if labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels: must be bool or integer, got dtype {labels.dtype}")
-    batch, shape = image.shape[0], tuple(image.shape[2:])
-    if tuple(labels.shape) not in ((batch, *shape), (batch, 1, *shape)):
-        raise ValueError(
-            f"labels: must be {(batch, *shape)} or {(batch, 1, *shape)} to fit the image, "
-            f"got {tuple(labels.shape)}"
-        )
-    if labels.device != image.device:
-        raise ValueError(f"labels: must be on the image's device {image.device}, got {labels.device}")
-
-
-def _patch_size(size: Sequence[int], ndim: int) -> tuple[int, ...]:
-    if len(size) != ndim or any(n < 1 for n in size):
-        raise ValueError(f"size: must be {ndim} positive integers, got {tuple(size)}")
-    return tuple(size)
-
-
-def _halo(halo: int | Sequence[int], ndim: int) -> list[int]:
-    margins = [halo] * ndim if isinstance(halo, int) else list(halo)
-    if len(margins) != ndim or any(margin < 0 for margin in margins):
-        raise ValueError(f"halo: must be a number of voxels or {ndim} of them, not negative, got {halo}")
-    return margins
-
-
-def _check_ranges(
-    flip: Sequence[float],
-    ndim: int,
-    rotation: float,
-    scaling: tuple[float, float],
-    elastic: float,
-    elastic_grid: float,
-) -> None:
-    if len(flip) != ndim or not all(0 <= probability <= 1 for probability in flip):
-        raise ValueError(f"flip: must be a probability or {ndim} of them, got {flip}")
-    if not 0 <= rotation <= 180:
-        raise ValueError(f"rotation: must be from 0 to 180 degrees, got {rotation}")
-    if not 0 < scaling[0] <= scaling[1] < math.inf:
-        raise ValueError(f"scaling: must be two positive finite numbers, the smaller first, got {scaling}")
-    if not 0 <= elastic < math.inf:
-        raise ValueError(f"elastic: must be non-negative and finite, got {elastic}")
-    if not 0 < elastic_grid < math.inf:
-        raise ValueError(f"elastic_grid: must be positive and finite, got {elastic_grid}")

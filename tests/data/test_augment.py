@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+import fastsdm
 from fastsdm import testing
 from fastsdm.data._augment import random_affine_elastic
 
@@ -76,6 +78,64 @@ def test_a_patch_larger_than_the_volume_is_padded_with_zeros() -> None:
     assert torch.equal(moved_labels[:, 2:-2], labels)
     assert not moved[:, :, :2].any()
     assert not moved_labels[:, -2:].any()
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_outside_of_the_volume_reads_what_was_asked_for(ndim: int) -> None:
+    image, labels = volumes(ndim)
+    size = [n + 4 for n in SHAPES[ndim]]
+    inner = (..., *[slice(2, -2)] * ndim)
+    outside = torch.ones(size, dtype=torch.bool)
+    outside[inner] = False
+
+    moved, around = random_affine_elastic(image, labels, size=size, image_fill=-1024, label_fill=255, **STILL)
+    torch.testing.assert_close(moved[..., outside], torch.full_like(moved[..., outside], -1024))
+    assert (around[..., outside] == 255).all()
+    torch.testing.assert_close(moved[inner], image, atol=1e-3, rtol=0)
+    assert torch.equal(around[inner], labels)
+
+    moved, _ = random_affine_elastic(image, labels, size=size, image_fill="min", **STILL)
+    smallest = image.flatten(2).amin(-1, keepdim=True)
+    torch.testing.assert_close(moved[..., outside], smallest.expand_as(moved[..., outside]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint16, torch.int64])
+def test_the_fill_fits_labels_of_any_dtype(dtype: torch.dtype) -> None:
+    image, labels = volumes(2)
+    kept = labels.to(dtype)
+    _, around = random_affine_elastic(image, kept, size=(30, 40), label_fill=1, **STILL)
+    assert around.dtype == dtype
+    assert bool((around[:, 0].long() == 1).all())
+
+
+def test_an_ignored_fill_makes_no_border_of_a_class() -> None:
+    # An object that the volume's edge cuts: with background beyond, the edge would be its surface.
+    image, labels = torch.zeros(1, 1, 12, 12), torch.zeros(1, 12, 12, dtype=torch.uint8)
+    labels[:, 4:8, 6:] = 1
+    _, around = random_affine_elastic(image, labels, size=(12, 24), label_fill=255, **STILL)
+    inside = fastsdm.signed_distance(around, classes=[1], spatial_dims=2, ignore_index=255)[0, 0, 5, 6:18]
+    cut = fastsdm.signed_distance(labels, classes=[1], spatial_dims=2)[0, 0, 5, 6:]
+    assert torch.equal(inside[6:], cut)
+
+
+def test_integers_of_numpy_and_torch_are_taken() -> None:
+    image, labels = volumes(2)
+    plain = random_affine_elastic(image, labels, size=(8, 9), halo=1, label_fill=7, generator=seeded())
+    other = random_affine_elastic(
+        image,
+        labels,
+        size=np.array([8, 9]),
+        halo=np.int64(1),
+        label_fill=torch.tensor(7),
+        rotation=np.float32(30),
+        generator=seeded(),
+    )
+    assert all(map(torch.equal, plain, other))
+
+
+def test_control_points_are_at_most_as_many_as_voxels() -> None:
+    image, labels = torch.zeros(1, 1, 40, 9), torch.zeros(1, 40, 9, dtype=torch.uint8)
+    random_affine_elastic(image, labels, spacing=(1e6, 1.0), elastic_grid=1.0)  # else 3e9 control points
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 0.7)])
@@ -254,7 +314,8 @@ def test_devices_agree() -> None:
     [
         ({"image": torch.zeros(1, 1, 4)}, ValueError, r"image: must be \[B, C"),
         ({"image": torch.zeros(1, 1, 4, 4, 4, dtype=torch.uint8)}, TypeError, "image: must be floating"),
-        ({"labels": torch.zeros(1, 4, 4, 4)}, TypeError, "labels: must be bool or integer"),
+        ({"labels": torch.zeros(1, 4, 4, 4, dtype=torch.cfloat)}, TypeError, "labels: must hold booleans"),
+        ({"labels": np.zeros((1, 4, 4, 4))}, TypeError, "labels: must be a tensor, got ndarray"),
         (
             {"labels": torch.zeros(1, 4, 4, 5, dtype=torch.int8)},
             ValueError,
@@ -276,6 +337,32 @@ def test_devices_agree() -> None:
         ({"elastic": math.nan}, ValueError, "elastic: must be non-negative"),
         ({"elastic_grid": 0.0}, ValueError, "elastic_grid: must be positive"),
         ({"spacing": (1.0, 0.0, 1.0)}, ValueError, "spacing: must be positive"),
+        ({"size": (64.0, 64.0, 64.0)}, TypeError, r"size: must be an integer, got 64\.0"),
+        ({"size": 64}, TypeError, "size: must be a sequence of numbers, got 64"),
+        ({"halo": 1.0}, TypeError, r"halo: must be a sequence of numbers, got 1\.0"),
+        ({"halo": True}, TypeError, "halo: must be a sequence of numbers, got True"),
+        ({"flip": "x"}, TypeError, "flip: must be a sequence of numbers, got 'x'"),
+        ({"flip": [None] * 3}, TypeError, "flip: must be a number, got None"),
+        ({"rotation": "30"}, TypeError, "rotation: must be a number, got '30'"),
+        ({"rotation": None}, TypeError, "rotation: must be a number, got None"),
+        ({"scaling": 1.2}, TypeError, r"scaling: must be a sequence of numbers, got 1\.2"),
+        ({"scaling": (0.8, 1.0, 1.2)}, ValueError, "scaling: must be two positive"),
+        ({"elastic": True}, TypeError, "elastic: must be a number, got True"),
+        (
+            {"elastic_grid": 1e-3},
+            ValueError,
+            r"elastic_grid: must be at least the smallest voxel size 1, got",
+        ),
+        (
+            {"elastic_grid": 2.0, "spacing": (9.0, 3.0, 3.0)},
+            ValueError,
+            r"elastic_grid: must be at least the smallest voxel size 3, got 2\.0",
+        ),
+        ({"image_fill": "max"}, ValueError, "image_fill: must be one of 'min'; got 'max'"),
+        ({"image_fill": math.inf}, ValueError, "image_fill: must be finite"),
+        ({"image_fill": None}, TypeError, "image_fill: must be a number, got None"),
+        ({"label_fill": 128}, ValueError, r"label_fill: must fit the labels' dtype torch.int8"),
+        ({"label_fill": 1.0}, TypeError, r"label_fill: must be an integer, got 1\.0"),
     ],
 )
 def test_bad_input(arguments: dict, error: type[Exception], message: str) -> None:
