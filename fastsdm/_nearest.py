@@ -9,7 +9,7 @@ from typing import cast
 import torch
 
 from fastsdm import _validate
-from fastsdm._arrays import ArrayT, as_tensor
+from fastsdm._arrays import ArrayT, as_mask, as_tensor
 from fastsdm._backends import capabilities
 from fastsdm._types import SpacingLike
 
@@ -30,7 +30,8 @@ def nearest(
 
     Args:
         target: torch tensor, numpy array or cupy array of shape ``[..., *S]``, where ``S`` is the last
-            ``spatial_dims`` axes: a mask, or with ``classes`` a label map.
+            ``spatial_dims`` axes: a mask (floats above 0.5 and integers above 0 are inside), or with
+            ``classes`` a label map.
         classes: None for a mask; K for the label values 0 to K-1; or the label values themselves.
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
@@ -55,8 +56,8 @@ def nearest(
     if classes is not None:
         values = _validate.class_values(classes, tensor.dtype)
         tensor = tensor.long() if tensor.is_floating_point() else tensor
-    elif tensor.is_floating_point():
-        tensor = tensor != 0
+    else:
+        tensor = as_mask(tensor)
     per_class = [] if values is None else [len(values)]
     result_shape = (*leading, *per_class, spatial_dims, *shape)
     if tensor.numel() == 0:

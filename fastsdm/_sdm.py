@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from fastsdm import _validate
-from fastsdm._arrays import ArrayT, as_tensor
+from fastsdm._arrays import ArrayT, as_mask, as_tensor
 from fastsdm._operator import signed_distance_operator
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 
@@ -35,10 +35,10 @@ def signed_distance(
 
     Args:
         target: torch tensor, numpy array or cupy array of shape ``[..., *S]``, bool or any integer dtype,
-            where ``S`` is the last ``spatial_dims`` axes. With ``classes=None`` a mask: integers are inside
-            where they are not 0, floats where they are above 0.5. With ``classes``, floats within 0.001 of a
-            whole number are rounded to it. On the CPU NaN and other values are refused; elsewhere a check
-            would stall the device, so none is made.
+            where ``S`` is the last ``spatial_dims`` axes. With ``classes=None`` a mask: inside are
+            integers above 0 and floats above 0.5. With ``classes``, floats within 0.001 of a whole number are
+            rounded to it. On the CPU NaN and other values are refused; elsewhere a check would stall the
+            device, so none is made.
         classes: None for a mask; K for the label values 0 to K-1; or the label values themselves.
             Labels that no class names count as outside of all.
         spatial_dims: 2 or 3.
@@ -199,8 +199,10 @@ def _checked_map(
     is_compiling = torch.compiler.is_compiling()
     if not is_compiling:
         _validate.float_labels(labels, whole=classes is not None, name=name)
-    if labels.is_floating_point():
-        labels = labels > 0.5 if classes is None else labels.round().long()
+    if classes is not None:
+        labels = labels.round().long() if labels.is_floating_point() else labels
+    elif ignore_index is None:
+        labels = as_mask(labels)
 
     # A graph holds numbers for good, so a spacing that changes enters it as a tensor.
     row = None if is_compiling else _validate.spacing_row(spacing, spatial_dims)
@@ -227,8 +229,10 @@ def _checked_map(
 def _with_ignored(
     labels: torch.Tensor, rows: torch.Tensor, values: list[int] | None, ignore_index: int, *options: Any
 ) -> torch.Tensor:
-    ignored = equal_labels(labels, ignore_index).unsqueeze(1)
-    inside = labels.unsqueeze(1) != 0 if values is None else torch.stack([labels == v for v in values], dim=1)
+    whole = labels.round() if labels.is_floating_point() else labels
+    ignored = equal_labels(whole, ignore_index).unsqueeze(1)
+    masks = [as_mask(labels)] if values is None else [labels == value for value in values]
+    inside = torch.stack(masks, dim=1) != 0
     return signed_distance_of_masks(inside & ~ignored, ignored, rows, *options)
 
 

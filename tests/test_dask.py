@@ -23,7 +23,9 @@ def chunked(draw):
     chunks = tuple(draw(st.integers(1, n)) for n in shape)
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     shares = draw(st.sampled_from([(0.97, 0.02, 0.01), (0.4, 0.3, 0.3), (1.0, 0.0, 0.0)]))
-    labels = rng.choice([0, 1, 2], size=shape, p=shares).astype(draw(st.sampled_from([np.uint8, np.int32])))
+    dtype = draw(st.sampled_from([np.uint8, np.int32]))
+    values = [0 if dtype == np.uint8 else draw(st.sampled_from([0, -1])), 1, 2]  # -1 is outside of a mask
+    labels = rng.choice(values, size=shape, p=shares).astype(dtype)
     return labels, chunks, draw(st.sampled_from([1.0, (3.0, 0.8, 0.7)[:ndim], (2.0, 1.0, 1.0)[:ndim]]))
 
 

@@ -125,6 +125,17 @@ def test_a_mask_may_hold_ignored_voxels() -> None:
     assert got.tolist() == [[3, 2, 0, -2, -1, 1]]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_a_mask_of_any_dtype_may_hold_ignored_voxels(dtype) -> None:
+    mask = np.array([[-1, 0, 255, 1, 1, 0]], np.int16).astype(dtype)
+    if np.dtype(dtype).kind == "f":
+        mask = mask + np.array([0, 0.4, -2e-5, -0.4, 0, 0.1], dtype)
+    got = fastsdm.signed_distance(mask, spatial_dims=2, convention="plain", ignore_index=255)
+    assert got.tolist() == [[3, 2, 0, -2, -1, 1]]
+    got = fastsdm.signed_distance(mask, spatial_dims=2, convention="plain", ignore_index=-1)
+    assert got.tolist() == [[0, 1, -1, -2, -1, 1]]
+
+
 @pytest.mark.parametrize("value", [255, np.int64(255), torch.tensor(255)])
 def test_the_label_may_be_any_integer(value) -> None:
     mask = np.array([[0, 255, 1, 0]], np.uint8)

@@ -109,7 +109,9 @@ def test_classes_leading_axes_and_kinds() -> None:
         np.testing.assert_array_equal(
             fastsdm.nearest(labels.astype(dtype), classes=[2, 1], spacing=spacing), got
         )
-    np.testing.assert_array_equal(fastsdm.nearest(labels * 0.5), fastsdm.nearest(labels > 0))
+    np.testing.assert_array_equal(fastsdm.nearest(labels * 0.6 - 1e-3), fastsdm.nearest(labels > 0))
+    np.testing.assert_array_equal(fastsdm.nearest(labels * 0.3), fastsdm.nearest(labels > 1))
+    np.testing.assert_array_equal(fastsdm.nearest(labels.astype(np.int8) - 2), fastsdm.nearest(labels > 2))
     assert fastsdm.nearest(np.zeros((2, 0, 3, 4))).shape == (2, 3, 0, 3, 4)
 
 

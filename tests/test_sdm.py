@@ -139,6 +139,18 @@ def test_spacing_scalar_per_axis_and_per_sample() -> None:
     np.testing.assert_array_equal(scaled, 2 * fastsdm.signed_distance(masks))
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.float32])
+@pytest.mark.parametrize("backend_name", ["scipy", "native", "torch"])
+def test_negative_labels_are_outside_of_a_mask(dtype, backend_name) -> None:
+    labels = np.random.default_rng(3).integers(-2, 2, (9, 8, 7))
+    expected = fastsdm.signed_distance(labels == 1, spatial_dims=3, backend="scipy")
+    assert np.array_equal(
+        fastsdm.signed_distance(labels.astype(dtype), spatial_dims=3, backend=backend_name), expected
+    )
+    asked_for = fastsdm.signed_distance(labels.astype(dtype), classes=[-2], spatial_dims=3)
+    assert np.array_equal(asked_for[0], fastsdm.signed_distance(labels == -2, spatial_dims=3))
+
+
 def test_label_map_equals_its_one_hot() -> None:
     labels = torch.from_numpy(testing.shells((9, 10, 11), classes=4))[None]
     one_hot = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1)
@@ -148,10 +160,10 @@ def test_label_map_equals_its_one_hot() -> None:
     assert torch.equal(by_class[:, [3, 1]], fastsdm.signed_distance(labels, classes=[3, 1]))
 
 
-def test_non_zero_is_inside_whatever_the_value() -> None:
+def test_above_zero_is_inside_whatever_the_value() -> None:
     mask = testing.noise((6, 7, 8))
     expected = fastsdm.signed_distance(mask)
-    for other in (mask * 255, mask.astype(np.int64) * -5, mask * 0.75, mask.astype(np.uint16) * 40000):
+    for other in (mask * 255, mask.astype(np.int64) * 5, mask * 0.75, mask.astype(np.uint16) * 40000):
         np.testing.assert_array_equal(fastsdm.signed_distance(other), expected)
 
 

@@ -48,8 +48,11 @@ def read_labels(
     notes: list[str] = []
     if values.dtype.kind == "f":
         values = _whole(source, _without_nan(source, values, nan_as, notes), notes, mask=mask)
-    if mask and not negative_inside and values.dtype.kind == "i":
-        values = _without_negative(values, notes, ignore_index)
+    if mask and values.dtype.kind == "i" and values.min(initial=0) < 0:
+        negative = values < 0 if ignore_index is None else (values < 0) & (values != ignore_index)
+        if not negative_inside:
+            _note_negative(values, negative, notes)
+        values = np.where(negative, np.asarray(negative_inside, dtype=values.dtype), values)
     return values, notes
 
 
@@ -90,17 +93,10 @@ def _whole(source: VolumeFile, values: Array, notes: list[str], *, mask: bool) -
     raise FileError(f"{source.path}: labels must be {rule}, got {wrong:g}")
 
 
-def _without_negative(values: Array, notes: list[str], ignore_index: int | None) -> Array:
-    if values.min() >= 0:
-        return values
-    negative = values < 0
-    if ignore_index is not None:
-        negative &= values != ignore_index
+def _note_negative(values: Array, negative: Array, notes: list[str]) -> None:
     count = np.count_nonzero(negative)
-    if count == 0:
-        return values
-    notes.append(
-        f"{count} voxels hold negative labels (down to {values.min()}) and are outside; --negative-inside "
-        "counts them in"
-    )
-    return np.where(negative, np.asarray(0, dtype=values.dtype), values)
+    if count > 0:
+        notes.append(
+            f"{count} voxels hold negative labels (down to {values.min()}) and are outside; "
+            "--negative-inside counts them in"
+        )

@@ -116,7 +116,8 @@ def _exact(
 ) -> da.Array:
     """The map of one class by one pass per axis."""
     if ignore_index is None:
-        return _passes(labels, None if value is None else [value], row, finish)
+        masks = labels > 0 if value is None and labels.dtype.kind == "i" else labels
+        return _passes(masks, None if value is None else [value], row, finish)
     # Of two maps, with the ignored voxels outside and inside, each is right in one of the phases.
     phases = labels.map_blocks(partial(_phases, value=value, ignore_index=ignore_index), dtype=np.uint8)
     outside = _passes(phases, [1], row, finish)
@@ -157,7 +158,7 @@ def _relax(block: Any, *, axis: int, shape: Any, spacing: Any, finish: Finish | 
 
 def _phases(block: Any, *, value: int | None, ignore_index: int) -> Any:
     """0 outside, 1 inside, 2 ignored."""
-    inside = block != 0 if value is None else block == value
+    inside = block > 0 if value is None else block == value
     return np.where(block == ignore_index, 2, inside).astype(np.uint8)
 
 

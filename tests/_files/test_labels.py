@@ -80,6 +80,8 @@ def test_negative_labels_are_outside_of_a_mask_unless_asked(tmp_path: Path, dtyp
     got, notes = labels_of(tmp_path, values, mask=True, negative_inside=True)
     assert (np.flatnonzero(got).tolist(), notes) == ([0, 2, 3], [])
     assert labels_of(tmp_path, values, mask=True, ignore_index=-1)[0].tolist() == [-1, 0, 1, 0]
+    got, _ = labels_of(tmp_path, values, mask=True, ignore_index=-1, negative_inside=True)
+    assert got.tolist() == [-1, 0, 1, 1]
     assert labels_of(tmp_path, values, mask=False)[0].tolist() == [-1, 0, 1, -3]
 
 
