@@ -109,6 +109,12 @@ def distance_transform(
         TypeError, ValueError, BackendUnavailableError: as in :func:`signed_distance`.
     """
     tensor, restore = as_tensor(mask, "mask")
+    _validate.target_layout(tensor, 0, "mask")
+    _validate.float_labels(tensor, whole=False, name="mask")
+    if (
+        tensor.dtype.is_signed
+    ):  # not the rule for masks of objects: every value but 0 is measured, as by scipy
+        tensor = tensor != 0
     plain = _checked_map(
         tensor,
         "mask",

@@ -226,6 +226,13 @@ def test_distance_transform_is_scipys(mask, spacing) -> None:
     np.testing.assert_allclose(got, ndimage.distance_transform_edt(mask, sampling=spacing), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32, np.uint8])
+def test_distance_transform_measures_all_that_is_not_zero(dtype) -> None:
+    values = np.random.default_rng(1).choice([0, 0.3, 1, -1, 0], (6, 7, 8)).astype(dtype)
+    expected = ndimage.distance_transform_edt(values)
+    np.testing.assert_allclose(fastsdm.distance_transform(values), expected, rtol=1e-6)
+
+
 def test_distance_transform_without_a_zero_voxel() -> None:
     masks = torch.ones(2, 3, 4, 5)
     masks[1] = 0
