@@ -7,8 +7,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 import fastsdm
 from fastsdm import testing
@@ -124,6 +127,82 @@ def test_two_dimensions_make_one_panel(command, tmp_path: Path, drawn) -> None:
         "axis 1",
         "axis 0",
     )
+
+
+@pytest.mark.parametrize("over_image", [False, True])
+def test_the_boundary_has_one_colour_in_slices_and_colour_bar(
+    command, blob: Path, drawn, over_image: bool
+) -> None:
+    np.save(blob.with_name("image.npy"), testing.noise((20, 24, 16)).astype(np.float32))
+    image = ["--image", blob.with_name("image.npy")] if over_image else []
+    command("view", blob, "-o", blob.with_name("f.png"), "--label", "2", *image)
+    colours = {
+        to_hex(lines.get_edgecolor()[0])
+        for axes in panels(drawn[0])
+        for lines in axes.collections
+        if isinstance(lines, ContourSet) and list(lines.levels) == [0.0]
+    }
+    bar = next(axes for axes in drawn[0].axes if axes not in panels(drawn[0]))
+    zero = next(line for line in bar.lines if list(line.get_ydata()) == [0.0, 0.0])
+    assert colours == {to_hex(zero.get_color())}
+
+
+def test_the_title_is_what_was_given_and_no_file_name_is_drawn(command, blob: Path, drawn) -> None:
+    command("view", blob, "-o", blob.with_name("f.svg"), "--label", "2", "--title", "Left atrium")
+    command("view", blob, "-o", blob.with_name("g.svg"), "--label", "2")
+    assert [figure.get_suptitle() for figure in drawn] == ["Left atrium", ""]
+    for figure in drawn:
+        assert not any("blob" in text.get_text() for text in figure.findobj(Text))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".nii"])
+def test_units_are_drawn_only_where_they_are_known(command, blob: Path, drawn, suffix: str) -> None:
+    image = nibabel.Nifti1Image(np.load(blob), np.eye(4))
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, blob.with_name("blob.nii"))
+    command("view", blob.with_suffix(suffix), "-o", blob.with_name("f.png"), "--label", "2")
+    bar = next(axes for axes in drawn[0].axes if axes not in panels(drawn[0]))
+    known = "mm" if suffix == ".nii" else "voxels"
+    assert bar.get_ylabel() == f"signed distance ({known})"
+    assert all(axes.get_xlabel().endswith(f"({known})") for axes in panels(drawn[0]))
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 1), (1, 20, 24), (20, 1, 24)])
+@pytest.mark.parametrize("suffix", [".npy", ".nii"])
+def test_a_volume_of_one_slice_is_drawn_as_that_slice(
+    command, tmp_path: Path, drawn, shape: tuple[int, ...], suffix: str
+) -> None:
+    labels = np.zeros((20, 24), np.uint8)
+    labels[5:12, 6:15] = 1
+    volume = labels.reshape(shape)
+    path = tmp_path / f"one{suffix}"
+    if suffix == ".npy":
+        np.save(path, volume)
+    else:
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
+    assert command("view", path, "-o", tmp_path / "f.png").exit_code == 0
+    (axes,) = panels(drawn[0])
+    flat = shape.index(1)
+    assert axes.get_title("left") == f"axis {flat} at 0"
+    expected = fastsdm.signed_distance(labels, spatial_dims=2, convention="midline")
+    drawn_map = axes.images[0].get_array()
+    assert {drawn_map.min(), drawn_map.max()} <= set(np.unique(expected))
+    assert drawn_map.min() == expected.min()
+
+
+def test_ticks_of_a_cut_beside_the_object_differ(command, blob: Path, drawn) -> None:
+    command("view", blob, "-o", blob.with_name("f.png"), "--label", "2", "--at", "0,0,0")
+    drawn[0].canvas.draw()
+    bar = next(axes for axes in drawn[0].axes if axes not in panels(drawn[0]))
+    low, high = bar.get_ylim()
+    shown = [
+        label.get_text()
+        for label, at in zip(bar.get_yticklabels(), bar.get_yticks(), strict=True)
+        if low <= at <= high
+    ]
+    assert len(shown) > 3
+    assert len(set(shown)) == len(shown)
+    assert not any(text.lstrip("\u2212-") == "0" and text != "0" for text in shown)
 
 
 def test_zero_level_lies_between_the_voxels() -> None:
