@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
@@ -104,6 +104,16 @@ class MapSettings:
             return {self.empty, wanted.empty} == {"inf", "max"}
         # A loss reads the infinities of a map that is handed in as its policy "zero" says.
         return self.empty == "inf" and wanted.empty == "zero"
+
+
+def check_options(function: str, given: Mapping[str, object], options: type) -> None:
+    """Raise TypeError for a keyword that is not among those of a TypedDict."""
+    known = options.__optional_keys__ | options.__required_keys__  # type: ignore[attr-defined]
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{name}: is no argument of {function}; its settings are {', '.join(sorted(known))}"
+            )
 
 
 def spacing_rows(spacing: SpacingLike) -> Rows:

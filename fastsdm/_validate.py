@@ -98,6 +98,29 @@ def spatial_dims(value: Any) -> int:
     return count
 
 
+def integers(name: str, value: object) -> np.ndarray[Any, Any]:
+    """The integers that a sequence, nested or not, an array or a CPU tensor holds.
+
+    Raises:
+        TypeError: something else among them, such as a bool.
+        ValueError: rows of unequal length.
+    """
+    try:
+        held = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: must hold rows of equal length, got {value!r}") from error
+    if held.dtype.kind not in "iu" or _holds_bool(value):
+        raise TypeError(f"{name}: must hold integers, got {value!r}")
+    return held
+
+
+def _holds_bool(value: object) -> bool:
+    """Whether a bool, which numpy reads as 0 or 1 beside integers, stands in a nested sequence."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_bool, value))
+    return isinstance(value, (bool, np.bool_)) or getattr(value, "dtype", None) in (torch.bool, np.bool_)
+
+
 def max_distance(value: Any) -> None:
     """Raise unless it is None or a positive number whose square fits float32."""
     if value is None:

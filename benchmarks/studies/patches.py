@@ -30,7 +30,6 @@ from fastsdm.data import (
     patch_halo,
     signed_distance_patch,
 )
-from fastsdm.data._patch_dataset import VolumeLike
 
 MAX_DISTANCE = 32.0
 COST_SIZE, COST_CLASSES = (128, 128, 128), 4
@@ -99,7 +98,7 @@ def cost_table() -> str:
 def share_table() -> str:
     """Share of voxels, all classes together, where the map of the patch alone is off by more than a voxel."""
     lesions = testing.blobs((256,) * 3, fraction=0.002, sigma=5.0)
-    volumes: dict[str, VolumeLike] = {"brain": mni_icbm152(), "small lesions": Volume(lesions, lesions)}
+    volumes: dict[str, Volume] = {"brain": mni_icbm152(), "small lesions": Volume(lesions, lesions)}
     rows = []
     for name, volume in volumes.items():
         classes = int(np.max(np.asarray(volume.labels))) + 1
@@ -113,7 +112,7 @@ def share_table() -> str:
 
 
 def wrong_shares(
-    volume: VolumeLike, size: Sequence[int], classes: int, max_distance: float | None
+    volume: Volume, size: Sequence[int], classes: int, max_distance: float | None
 ) -> tuple[list[float], list[bool]]:
     """Per patch: the share of voxels where its own map is off by more than a voxel; has it no foreground."""
     alone, full = (

@@ -14,7 +14,7 @@ from fastsdm._files.errors import FileError, UnusablePathError
 if sys.platform != "win32":  # Windows has no such locks, and does not delete a file that is open
     import fcntl
 
-_PREFIX = ".fastsdm-partial-"
+PARTIAL = ".fastsdm-partial-"
 
 
 def check_output(path: Path, inputs: Iterable[Path], *, force: bool) -> None:
@@ -59,7 +59,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         FileError: the file cannot be written; the message names ``path``.
     """
     target = path.resolve()
-    temporary = target.with_name(_PREFIX + target.name)
+    temporary = target.with_name(PARTIAL + target.name)
     try:
         with _locked(temporary, path):
             try:
@@ -77,7 +77,7 @@ def remove_leftovers(directory: Path) -> list[Path]:
     Returns:
         The files that were removed.
     """
-    return [leftover for leftover in directory.glob(f"{_PREFIX}*") if _remove_if_abandoned(leftover)]
+    return [leftover for leftover in directory.glob(f"{PARTIAL}*") if _remove_if_abandoned(leftover)]
 
 
 def _remove_if_abandoned(leftover: Path) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.markup import escape
 from rich.progress import TaskID
 
-from fastsdm._types import Convention
+from fastsdm._types import Convention, EmptyPolicy
 from fastsdm.cli.map import classes_option
 from fastsdm.cli.terminal import (
     FAILED,
@@ -43,7 +43,7 @@ def precompute(
     max_distance: Annotated[float | None, typer.Option(help="Clamp the maps to this distance.")] = None,
     ignore_index: Annotated[int | None, typer.Option(help="Label of voxels to ignore.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or float64.")] = "float32",
-    suffix: Annotated[str, typer.Option("--format", help="npy, npz, nii or nii.gz.")] = "npy",
+    suffix: Annotated[str, typer.Option("--format", help="npy, zarr, npz, nii or nii.gz.")] = "npy",
     workers: Annotated[int, typer.Option(min=1, help="Files worked on at once.")] = 2,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a running dask.distributed scheduler.")
@@ -81,8 +81,8 @@ def precompute(
             out,
             classes=values,
             spacing=steps,
-            convention=convention,
-            empty=empty,
+            convention=cast("Convention", convention),  # `run` checks both
+            empty=cast("EmptyPolicy", empty),
             max_distance=max_distance,
             ignore_index=ignore_index,
             dtype=dtype,

@@ -6,11 +6,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
 from fastsdm._files import FileError
+from fastsdm._settings import MapSettings, Rows
 
 try:
     import fcntl
@@ -20,6 +21,8 @@ except ImportError:  # Windows
 #: Name of the manifest in its directory.
 MANIFEST = "fastsdm-maps.jsonl"
 _FORMAT = 1
+#: Settings of a map as the first line names them; further ones are those of their storage.
+_MAP_SETTINGS = ("classes", "spacing", "convention", "empty", "max_distance", "ignore_index")
 
 
 @dataclass(frozen=True)
@@ -27,32 +30,38 @@ class StoredSettings:
     """Settings of every map in a directory.
 
     Attributes:
-        classes: label values of the class axis; None for masks.
-        spacing: voxel size that was given instead of the files' own; None: each file's.
-        convention: as in :func:`fastsdm.signed_distance`.
-        empty: as there.
-        max_distance: as there.
-        ignore_index: as there.
+        maps: how they were made; its spacing is the one that was given instead of the files' own, or None.
         dtype: name of the maps' dtype.
-        suffix: file format of the maps: ``".npy"``, ``".nii.gz"`` and so on.
+        suffix: file format of the maps: ``".npy"``, ``".zarr"`` and so on.
     """
 
-    classes: tuple[int, ...] | None
-    spacing: tuple[float, ...] | None
-    convention: str
-    empty: str
-    max_distance: float | None
-    ignore_index: int | None
+    maps: MapSettings
     dtype: str
     suffix: str
 
     def difference(self, other: StoredSettings) -> str | None:
         """Name the first setting that differs and both values, or None."""
-        for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if mine != theirs:
-                return f"{field.name}: {mine!r}, not {theirs!r}"
-        return None
+        mine, theirs = self.line(), other.line()
+        return next(
+            (f"{name}: {mine[name]!r}, not {theirs[name]!r}" for name in mine if mine[name] != theirs[name]),
+            None,
+        )
+
+    def line(self) -> dict[str, Any]:
+        """The settings as the manifest's first line holds them."""
+        held = {name: getattr(self.maps, name) for name in _MAP_SETTINGS}
+        held["spacing"] = None if self.maps.spacing is None else self.maps.spacing[0]
+        return {**held, "dtype": self.dtype, "suffix": self.suffix}
+
+    @classmethod
+    def from_line(cls, stored: Mapping[str, Any]) -> StoredSettings:
+        """The settings that :meth:`line` wrote."""
+        held = {name: stored[name] for name in _MAP_SETTINGS}
+        if held["classes"] is not None:
+            held["classes"] = tuple(held["classes"])
+        if held["spacing"] is not None:
+            held["spacing"] = (tuple(held["spacing"]),)
+        return cls(MapSettings(**held), stored["dtype"], stored["suffix"])
 
 
 @dataclass(frozen=True)
@@ -125,8 +134,7 @@ class Manifest:
                 # What a killed run was writing has no end of line.
                 file.truncate(whole.rfind(b"\n") + 1)
                 if b"\n" not in whole:
-                    header = {"fastsdm-maps": _FORMAT, "version": version, **asdict(settings)}
-                    _append(file, header)
+                    _append(file, {"fastsdm-maps": _FORMAT, "version": version, **settings.line()})
                 found = cls.read(directory)
                 if difference := found.settings.difference(settings):
                     raise FileError(
@@ -143,13 +151,10 @@ class Manifest:
         _append(self._file, asdict(record))
         self.records[record.map] = record
 
-
-def is_whole(directory: Path, record: MapRecord) -> bool:
-    """Whether the map of a record is there with the size that it was written with."""
-    try:
-        return (directory / record.map).stat().st_size == record.size
-    except OSError:
-        return False
+    def settings_of(self, record: MapRecord) -> MapSettings:
+        """How that map was made, with the voxel size of its file."""
+        rows: Rows = (record.spacing,)
+        return replace(self.settings.maps, spacing=rows)
 
 
 def _lock(path: Path, file: IO[bytes]) -> None:
@@ -171,10 +176,7 @@ def _append(file: IO[bytes], line: dict[str, Any]) -> None:
 def _settings_from(stored: dict[str, Any]) -> StoredSettings:
     if stored.get("fastsdm-maps") != _FORMAT:
         raise ValueError(f"its first line must name format {_FORMAT}, got {stored.get('fastsdm-maps')!r}")
-    held = {field.name: stored[field.name] for field in fields(StoredSettings)}
-    for name in ("classes", "spacing"):
-        held[name] = None if held[name] is None else tuple(held[name])
-    return StoredSettings(**held)
+    return StoredSettings.from_line(stored)
 
 
 def _record_from(stored: dict[str, Any]) -> MapRecord:

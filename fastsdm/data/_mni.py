@@ -9,27 +9,29 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastsdm.data._volume import Volume
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledVolume:
-    """An image with a label for every voxel.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelledVolume(Volume):
+    """A volume in memory that says what its labels mean.
 
     Attributes:
-        name: short name of the volume.
         image: ``[D, H, W]`` float32, 0 to 1.
         labels: ``[D, H, W]`` uint8.
-        label_names: what each label value means.
         spacing: voxel size along each axis, in millimetres.
+        name: short name of the volume.
+        label_names: what each label value means.
         citation: where the data come from.
     """
 
-    name: str
     image: Array = field(repr=False)
     labels: Array = field(repr=False)
-    label_names: tuple[str, ...]
     spacing: tuple[float, float, float]
+    name: str
+    label_names: tuple[str, ...]
     citation: str
 
 

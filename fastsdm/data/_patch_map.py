@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -15,7 +14,11 @@ import torch
 from fastsdm import _conventions, _validate
 from fastsdm._arrays import as_tensor
 from fastsdm._sdm import signed_distance_region
+from fastsdm._settings import check_options
 from fastsdm._types import Convention, SpacingLike
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class ArraySource(Protocol):
@@ -29,6 +32,16 @@ class ArraySource(Protocol):
         """The block that a tuple of slices cuts out."""
 
 
+class PatchMapOptions(TypedDict, total=False):
+    """Settings of the map of a patch, as :func:`fastsdm.signed_distance` takes them."""
+
+    spacing: SpacingLike
+    convention: Convention
+    ignore_index: int | None
+    dtype: object
+    backend: str
+
+
 #: One row of whole numbers, or one per patch.
 Starts: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | np.ndarray[Any, Any] | torch.Tensor"
 
@@ -39,12 +52,8 @@ def signed_distance_patch(
     size: Sequence[int],
     *,
     classes: int | Sequence[int] | None,
-    spacing: SpacingLike = 1.0,
     max_distance: float,
-    convention: Convention = "kervadec",
-    ignore_index: int | None = None,
-    dtype: object = None,
-    backend: str = "auto",
+    **options: Unpack[PatchMapOptions],
 ) -> Any:
     """Exactly the crop of the whole volume's clamped signed distance map, from the patch and a halo alone.
 
@@ -62,12 +71,10 @@ def signed_distance_patch(
         start: index of the patch's first voxel, ``[ndim]``; or one row per patch, ``[N, ndim]``.
         size: shape of the patch, 2 or 3 numbers. The patch must lie inside the volume.
         classes: None for a mask, K for the labels 0 to K-1, or the label values themselves.
-        spacing: voxel size: a number, one per spatial axis, or one such row per patch.
         max_distance: the map is clamped to ``[-max_distance, max_distance]``; in the units of ``spacing``.
-        convention: as in :func:`fastsdm.signed_distance`.
-        ignore_index: as in :func:`fastsdm.signed_distance`.
-        dtype: as in :func:`fastsdm.signed_distance`.
-        backend: as in :func:`fastsdm.signed_distance`.
+        options: ``convention``, ``ignore_index``, ``dtype`` and ``backend`` of
+            :func:`fastsdm.signed_distance`, and ``spacing``: voxel size, a number, one per spatial axis, or
+            one such row per patch.
 
     Returns:
         ``[*size]`` for a mask, ``[K, *size]`` with ``classes``; ``[N, ...]`` where ``start`` has rows. Kind
@@ -78,6 +85,9 @@ def signed_distance_patch(
         ValueError: an argument out of its range, such as a patch that reaches out of its volume.
         BackendUnavailableError: the backend asked for cannot run, with the reason and the fix.
     """
+    check_options("signed_distance_patch", options, PatchMapOptions)
+    spacing = options.get("spacing", 1.0)
+    convention = options.get("convention", "kervadec")
     size = checked_patch_size(size)
     starts = _start_rows(start, len(size))
     is_single = np.ndim(start) == 1
@@ -103,11 +113,11 @@ def signed_distance_patch(
             size,
             classes=classes,
             spacing=[rows[i] for i in members],
-            convention=convention,
             max_distance=max_distance,
-            ignore_index=ignore_index,
-            dtype=dtype,
-            backend=backend,
+            convention=convention,
+            ignore_index=options.get("ignore_index"),
+            dtype=options.get("dtype"),
+            backend=options.get("backend", "auto"),
         )
         if len(members) == len(blocks):
             return restores[0](batch[0] if is_single else batch)
@@ -148,7 +158,7 @@ def patch_halo(
 
 
 @dataclass(frozen=True)
-class _Volume:
+class _Part:
     """One volume: a source, or one entry along the first axis of a source."""
 
     source: ArraySource
@@ -194,7 +204,7 @@ def _stacked(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _start_rows(start: Starts, ndim: int) -> list[list[int]]:
-    rows = whole_numbers("start", start)
+    rows = _validate.integers("start", start)
     if rows.ndim not in (1, 2) or rows.size == 0 or rows.shape[-1] != ndim:
         raise ValueError(
             f"start: must be {ndim} indices (as many as size has), or one such row per patch; "
@@ -208,46 +218,13 @@ def checked_patch_size(size: Sequence[int]) -> tuple[int, ...]:
     """The shape of a patch.
 
     Raises:
-        TypeError: not whole numbers.
+        TypeError: not integers.
         ValueError: not 2 or 3 positive ones.
     """
-    row = whole_numbers("size", size)
+    row = _validate.integers("size", size)
     if row.shape not in ((2,), (3,)) or row.min() < 1:
         raise ValueError(f"size: must be 2 or 3 positive numbers, got {size!r}")
     return tuple(row.tolist())
-
-
-def whole_numbers(name: str, value: object) -> np.ndarray[Any, Any]:
-    """The value as an array.
-
-    Raises:
-        TypeError: not whole numbers.
-        ValueError: rows of unequal length.
-    """
-    try:
-        rows = np.asarray(value)
-    except ValueError as error:  # rows of unequal length
-        raise ValueError(f"{name}: must hold rows of equal length, got {value!r}") from error
-    if rows.dtype.kind not in "iu":
-        raise TypeError(f"{name}: must hold whole numbers, got {value!r}")
-    return rows
-
-
-def whole_number(name: str, value: object) -> int:
-    """The value as an int.
-
-    Raises:
-        TypeError: no integer.
-    """
-    if not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: must be an integer, got {value!r}")
-    return int(value)
-
-
-def check_number(name: str, value: object) -> None:
-    """Raise TypeError unless the value is a real number."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: must be a number, got {value!r}")
 
 
 def shape_of(name: str, source: ArraySource) -> tuple[int, ...]:
@@ -264,15 +241,13 @@ def shape_of(name: str, source: ArraySource) -> tuple[int, ...]:
     return tuple(source.shape)
 
 
-def _volume_of_each_patch(
-    labels: ArraySource | Sequence[ArraySource], count: int, ndim: int
-) -> list[_Volume]:
+def _volume_of_each_patch(labels: ArraySource | Sequence[ArraySource], count: int, ndim: int) -> list[_Part]:
     if isinstance(labels, Sequence):
-        volumes = [_Volume(source, shape_of("labels", source)) for source in labels]
+        volumes = [_Part(source, shape_of("labels", source)) for source in labels]
     elif len(shape := shape_of("labels", labels)) == ndim:
-        volumes = [_Volume(labels, shape)] * count
+        volumes = [_Part(labels, shape)] * count
     else:
-        volumes = [_Volume(labels, shape[1:], (i,)) for i in range(shape[0] if shape else 0)]
+        volumes = [_Part(labels, shape[1:], (i,)) for i in range(shape[0] if shape else 0)]
     if len(volumes) != count or any(len(volume.shape) != ndim for volume in volumes):
         raise ValueError(
             f"labels: must be one volume of {ndim} axes (as many as size has), or one such volume for each "

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from fastsdm import _validate
 from fastsdm.data._patch_dataset import PatchDataset, PatchPosition
-from fastsdm.data._patch_map import check_number, whole_number
 from fastsdm.data._volume import PaddedSource
 
 #: Voxels of a class that are remembered per volume; a class that has more is represented by a sample.
@@ -58,10 +58,10 @@ class PatchSampler(Sampler[PatchPosition]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        patches_per_epoch = whole_number("patches_per_epoch", patches_per_epoch)
-        seed, rank = whole_number("seed", seed), whole_number("rank", rank)
-        world_size = whole_number("world_size", world_size)
-        check_number("foreground", foreground)
+        patches_per_epoch = _validate.integer("patches_per_epoch", patches_per_epoch)
+        seed, rank = _validate.integer("seed", seed), _validate.integer("rank", rank)
+        world_size = _validate.integer("world_size", world_size)
+        foreground = _validate.number("foreground", foreground)
         if patches_per_epoch < 1:
             raise ValueError(f"patches_per_epoch: must be at least 1, got {patches_per_epoch}")
         if not 0 <= foreground <= 1:

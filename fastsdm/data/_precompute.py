@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import torch
 
@@ -16,10 +17,26 @@ from fastsdm import _files, _validate
 from fastsdm._arrays import tensor_from_numpy
 from fastsdm._files.formats import FORMATS
 from fastsdm._sdm import signed_distance
-from fastsdm.data._manifest import Manifest, MapRecord, StoredSettings, is_whole
+from fastsdm._settings import MapOptions, MapSettings, check_options
+from fastsdm._types import Convention, EmptyPolicy
+from fastsdm.data._manifest import Manifest, MapRecord, StoredSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _DTYPES = ("float32", "float16", "float64")
+_SUFFIXES = (*FORMATS, _files.ZARR)
 _CHUNK = 1 << 20
+
+
+class StoredOptions(TypedDict, total=False):
+    """Settings of stored maps, as :func:`fastsdm.signed_distance` takes them."""
+
+    spacing: float | Sequence[float] | None
+    convention: Convention
+    empty: EmptyPolicy
+    max_distance: float | None
+    ignore_index: int | None
 
 
 @dataclass(frozen=True)
@@ -74,52 +91,48 @@ def precompute(
     out: str | Path,
     *,
     classes: int | Sequence[int] | None,
-    spacing: float | Sequence[float] | None = None,
-    convention: str = "kervadec",
-    empty: str = "inf",
-    max_distance: float | None = None,
-    ignore_index: int | None = None,
     dtype: str = "float32",
     suffix: str = ".npy",
     workers: int = 1,
     scheduler: str | None = None,
     on_start: Callable[[Sequence[Job]], None] | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
+    **options: Unpack[StoredOptions],
 ) -> Report:
     """Compute the signed distance maps of label files and store them in a directory.
 
     A file whose map is there already is known by its hash and left alone. No map is ever seen half-written:
     a run may be killed at any moment, and the next one finishes its work. A file that cannot be used is
-    reported, and the others go on.
+    reported, and the others go on. :class:`fastsdm.data.StoredMaps` reads the directory.
 
     Args:
         labels: files, folders (searched for volumes, with their subfolders) and glob patterns.
         out: directory of the maps, made if need be, with the manifest ``fastsdm-maps.jsonl``.
         classes: None for masks, K for the labels 0 to K-1, or the label values themselves.
-        spacing: voxel size that counts instead of the files' own.
-        convention: as in :func:`fastsdm.signed_distance`.
-        empty: as there, but not ``"raise"``.
-        max_distance: as there.
-        ignore_index: as there.
         dtype: of the maps: ``"float32"``, ``"float16"`` or ``"float64"``.
-        suffix: format of the maps: ``".npy"`` (class first, can be memory-mapped), ``".npz"``, ``".nii"`` or
-            ``".nii.gz"`` (class last, float32 or float64).
+        suffix: format of the maps. Patches are read without the rest from ``".npy"`` (class first, can be
+            memory-mapped), ``".zarr"`` (class first, chunks of 64 voxels along each spatial axis) and
+            ``".nii"``; ``".nii.gz"`` and ``".npz"`` are smaller. NIfTI has the class axis last, and is
+            float32 or float64.
         workers: files worked on at once; the processor's threads are shared between them.
         scheduler: address of a running ``dask.distributed`` cluster whose workers see the same files.
         on_start: called with all files before the first.
         on_outcome: called with every file's outcome.
+        options: ``convention``, ``empty`` (but not ``"raise"``), ``max_distance`` and ``ignore_index`` of
+            :func:`fastsdm.signed_distance`, and ``spacing``: voxel size that counts instead of the files'.
 
     Returns:
         What was made, what was there, what failed.
 
     Raises:
         TypeError, ValueError: an argument that cannot be used; a directory with maps of other settings.
+        ModuleNotFoundError: a package that the format or the scheduler needs is not installed.
     """
-    settings = _checked_settings(
-        classes, spacing, convention, empty, max_distance, ignore_index, dtype, suffix
-    )
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"workers: must be an integer of at least 1, got {workers!r}")
+    check_options("precompute", options, StoredOptions)
+    settings = _checked_settings(classes, options, dtype, suffix)
+    workers = _validate.integer("workers", workers)
+    if workers < 1:
+        raise ValueError(f"workers: must be at least 1, got {workers!r}")
     directory = Path(out)
     jobs = _jobs([labels] if isinstance(labels, (str, Path)) else labels, suffix)
     _prepare(directory, jobs)
@@ -144,63 +157,71 @@ def precompute(
 
 def make_map(job: Job, *, directory: Path, settings: StoredSettings) -> Outcome:
     """Make the map of one file, unless it is there."""
+    how = settings.maps
     try:
-        digest = _sha256(job.source)
+        digest = sha256_of(job.source)
         known = job.known
         if known is not None and known.sha256 == digest and is_whole(directory, known):
             return Outcome(job)
-        opened = _files.open_volume(job.source, settings.spacing)
-        values, _ = _files.read_labels(
-            opened, mask=settings.classes is None, ignore_index=settings.ignore_index
-        )
+        opened = _files.open_volume(job.source, None if how.spacing is None else how.spacing[0])
+        values, _ = _files.read_labels(opened, mask=how.classes is None, ignore_index=how.ignore_index)
         maps = signed_distance(
             tensor_from_numpy(values, "labels"),
-            classes=settings.classes,
+            classes=how.classes,
             spatial_dims=values.ndim,
             spacing=opened.spacing,
-            convention=settings.convention,  # type: ignore[arg-type]  # checked when the run began
-            empty=settings.empty,  # type: ignore[arg-type]
-            max_distance=settings.max_distance,
-            ignore_index=settings.ignore_index,
+            convention=how.convention,  # type: ignore[arg-type]  # checked when the run began
+            empty=cast("EmptyPolicy", how.empty),
+            max_distance=how.max_distance,
+            ignore_index=how.ignore_index,
             dtype=settings.dtype,
         )
         target = directory / job.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        _files.write_map(target, maps.numpy(), opened, f"fastsdm {settings.convention} signed distance")
+        description = f"fastsdm {how.convention} signed distance"
+        if settings.suffix == _files.ZARR:
+            _files.write_zarr(target, maps.numpy(), opened.spacing, description)
+        else:
+            _files.write_map(target, maps.numpy(), opened, description)
+        size = _files.tree_size(target)
     except (OSError, ValueError, TypeError, MemoryError) as error:
         return Outcome(job, error=" ".join(str(error).split()) or type(error).__name__)
-    size = target.stat().st_size
     record = MapRecord(job.name, str(job.source), digest, size, tuple(maps.shape), tuple(opened.spacing))
     return Outcome(job, record, voxels=values.size)
 
 
+def is_whole(directory: Path, record: MapRecord) -> bool:
+    """Whether the map of a record is there with the size that it was written with."""
+    try:
+        return _files.tree_size(directory / record.map) == record.size
+    except OSError:
+        return False
+
+
 def _checked_settings(
-    classes: int | Sequence[int] | None,
-    spacing: float | Sequence[float] | None,
-    convention: str,
-    empty: str,
-    max_distance: float | None,
-    ignore_index: int | None,
-    dtype: str,
-    suffix: str,
+    classes: int | Sequence[int] | None, options: StoredOptions, dtype: str, suffix: str
 ) -> StoredSettings:
-    values = None if classes is None else tuple(_validate.class_values(classes, torch.int64))
-    steps: tuple[float, ...] | None = None
-    if spacing is not None:
-        rows = _validate.spacing_tensor(spacing)
-        _validate.spacing_values(rows.reshape(1, -1))
-        steps = tuple(rows.reshape(-1).tolist())
-    _validate.convention(convention)
-    _validate.choice("empty", empty, ("inf", "zero", "max"))
-    _validate.max_distance(max_distance)
+    spacing, ignore_index = options.get("spacing"), options.get("ignore_index")
+    held = cast("MapOptions", {**options, "classes": classes, "spacing": 1.0 if spacing is None else spacing})
+    if ignore_index is not None:
+        held["ignore_index"] = _validate.integer("ignore_index", ignore_index)
+    _validate.convention(held.get("convention", "kervadec"))
+    _validate.choice("empty", held.get("empty", "inf"), ("inf", "zero", "max"))
+    _validate.max_distance(held.get("max_distance"))
+    maps = MapSettings.of(held)
+    assert maps.spacing is not None
+    if len(maps.spacing) > 1:
+        raise ValueError(f"spacing: must be one number, or one per spatial axis; got {spacing!r}")
+    _validate.spacing_values(torch.tensor(maps.spacing, dtype=torch.float64, device="cpu"))
     _validate.choice("dtype", dtype, _DTYPES)
-    _validate.choice("suffix", suffix, FORMATS)
+    _validate.choice("suffix", suffix, _SUFFIXES)
     if dtype == "float16" and _files.is_nifti(Path(f"map{suffix}")):
         raise ValueError(
             f"dtype: must be float32 or float64 for {suffix}, which cannot hold float16; got {dtype!r}"
         )
-    limit = None if max_distance is None else float(max_distance)
-    return StoredSettings(values, steps, convention, empty, limit, ignore_index, dtype, suffix)
+    if suffix == _files.ZARR:
+        _files.zarr_package()
+    return StoredSettings(maps if spacing is not None else replace(maps, spacing=None), dtype, suffix)
 
 
 def _jobs(labels: Sequence[str | Path], suffix: str) -> list[Job]:
@@ -239,6 +260,7 @@ def _prepare(directory: Path, jobs: Sequence[Job]) -> None:
     for place in {(directory / job.name).parent for job in jobs}:
         if place.is_dir():
             _files.remove_leftovers(place)
+            _files.remove_leftover_directories(place)
     for job in jobs:
         target = directory / job.name
         if target.exists() and job.source.exists() and target.samefile(job.source):
@@ -282,7 +304,12 @@ def _version() -> str:
     return __version__
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as the manifest holds it.
+
+    Raises:
+        FileError: it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:

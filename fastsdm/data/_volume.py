@@ -5,13 +5,69 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from fastsdm._arrays import as_tensor
+from fastsdm._types import SpacingLike
 from fastsdm.data._patch_map import ArraySource, shape_of
+from fastsdm.data._stored import StoredMap
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An image with its labels, as arrays, tensors, memory maps or open files.
+
+    Attributes:
+        image: ``[*S]`` or ``[C, *S]``.
+        labels: ``[*S]``, integer or bool.
+        spacing: voxel size: a number or one per spatial axis.
+        distance_map: the stored map of the labels, from :class:`fastsdm.data.StoredMaps`; read by
+            ``PatchDataset(..., context="stored")`` only.
+    """
+
+    image: ArraySource = field(repr=False)
+    labels: ArraySource = field(repr=False)
+    spacing: SpacingLike = 1.0
+    distance_map: StoredMap | None = None
+
+
+def check_volumes(volumes: object, ndim: int) -> Sequence[Volume]:
+    """Return the volumes of a data set.
+
+    Raises:
+        TypeError: no sequence of volumes.
+        ValueError: none, or image and labels of a shape that does not fit.
+    """
+    if not (hasattr(volumes, "__len__") and hasattr(volumes, "__getitem__")) or hasattr(volumes, "shape"):
+        raise TypeError(
+            "volumes: must be a sequence of objects with image, labels and spacing (see Volume), "
+            f"got {type(volumes).__name__}"
+        )
+    held = cast("Sequence[Volume]", volumes)
+    if len(held) == 0:
+        raise ValueError("volumes: must hold at least one volume, got none")
+    for number, volume in enumerate(held):
+        if not all(hasattr(volume, name) for name in ("image", "labels", "spacing")):
+            raise TypeError(
+                "volumes: each must have image, labels and spacing (see Volume), "
+                f"volume {number} is of type {type(volume).__name__}"
+            )
+        labels, image = shape_of("volumes", volume.labels), shape_of("volumes", volume.image)
+        if len(labels) != ndim:
+            raise ValueError(
+                f"volumes: labels must have {ndim} axes (as many as size has), "
+                f"volume {number} has shape {labels}"
+            )
+        if image[-ndim:] != labels:
+            raise ValueError(
+                f"volumes: image and labels must have the same spatial shape, volume {number} has "
+                f"{image} and {labels}"
+            )
+    return held
 
 
 class PaddedSource:

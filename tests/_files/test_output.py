@@ -15,7 +15,7 @@ import pytest
 
 import fastsdm
 from fastsdm import _files
-from fastsdm._files.output import _PREFIX
+from fastsdm._files.output import PARTIAL
 
 # Without the package's own __init__, which imports torch.
 WRITER = f"""
@@ -121,7 +121,7 @@ def test_errors_name_the_target_and_not_the_temporary_file(tmp_path: Path) -> No
     with pytest.raises(_files.FileError) as caught, _files.whole_file(tmp_path / "out") as temporary:
         (temporary / "below").write_text("x")  # fails with the temporary file's name
     assert str(caught.value).startswith(f"{tmp_path / 'out'}: cannot be written (")
-    assert _PREFIX not in str(caught.value)
+    assert PARTIAL not in str(caught.value)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def writer(tmp_path: Path):
 def test_the_next_run_removes_what_a_killed_one_left(tmp_path: Path, writer, killed_by, name: str) -> None:
     writer.send_signal(killed_by)
     writer.wait()
-    assert [path.name for path in tmp_path.iterdir()] == [f"{_PREFIX}out"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{PARTIAL}out"]
     _files.check_output(tmp_path / name, [], force=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -161,7 +161,7 @@ def test_a_running_process_keeps_its_file(tmp_path: Path, writer) -> None:
     ):
         pass
     assert time.monotonic() - start < 30
-    assert (tmp_path / f"{_PREFIX}out").read_text() == "half"
+    assert (tmp_path / f"{PARTIAL}out").read_text() == "half"
     with _files.whole_file(tmp_path / "other") as temporary:
         temporary.write_text("meanwhile")
     assert (tmp_path / "other").read_text() == "meanwhile"
@@ -175,7 +175,7 @@ def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch) 
     with _files.whole_file(tmp_path / "out") as temporary:
         temporary.write_text("whole")
     assert (tmp_path / "out").read_text() == "whole"
-    (tmp_path / f"{_PREFIX}other").write_text("whose?")
+    (tmp_path / f"{PARTIAL}other").write_text("whose?")
     assert _files.remove_leftovers(tmp_path) == []
 
 

@@ -85,7 +85,7 @@ def test_patch_context_knows_the_patch_only() -> None:
 
 def test_without_context_no_map_is_made() -> None:
     dataset = PatchDataset(volumes(), SIZE, classes=3, context=None)
-    assert set(dataset[PatchPosition(0, (0, 0, 0))]) == {"image", "label", "volume", "start"}
+    assert set(dataset[PatchPosition(0, (0, 0, 0))]) == {"image", "label", "spacing", "volume", "start"}
 
 
 def test_patches_do_not_share_memory_with_the_volumes_or_the_cache() -> None:
@@ -191,7 +191,7 @@ def test_padding_must_fit_the_dtype(name, value, dtype, kind) -> None:
     [
         ("pad_label", 255, "uint8"),
         ("pad_label", -128, "int8"),
-        ("pad_label", True, "bool"),
+        ("pad_label", 1, "bool"),
         ("pad_label", 2**32 - 1, "uint32"),
         ("pad_value", -1000.1, "float32"),
         ("pad_value", np.inf, "float16"),

@@ -22,8 +22,13 @@ SMALL = Volume(np.zeros((9, 9, 9)), np.zeros((9, 9, 9), np.uint8))
         ({"cached_maps": -1}, ValueError, "cached_maps: must not be negative"),
         ({"cached_maps": 1.5}, TypeError, "cached_maps: must be an integer, got 1.5"),
         ({"classes": 0}, ValueError, "classes: must be at least 1"),
-        ({"augment": 3}, TypeError, "augment: must be None or callable, got 3"),
+        ({"augment": 3}, TypeError, "augment: must be None, callable or a RandomOrientation, got 3"),
         ({"pad_label": 0.5}, TypeError, "pad_label: must be an integer, got 0.5"),
+        ({"pad_label": True}, TypeError, "pad_label: must be an integer, got True"),
+        ({"cached_maps": np.True_}, TypeError, "cached_maps: must be an integer, got np.True_"),
+        ({"pad_value": True}, TypeError, "pad_value: must be a number, got True"),
+        ({"size": (4, True, 4)}, TypeError, r"size: must hold integers, got \(4, True, 4\)"),
+        ({"limit": 3.0}, TypeError, "limit: is no argument of PatchDataset; its settings are backend, conv"),
         ({"pad_value": "0"}, TypeError, "pad_value: must be a number, got '0'"),
         ({"volumes": np.zeros((2, 9, 9))}, TypeError, "volumes: must be a sequence .* got ndarray"),
         ({"volumes": SMALL}, TypeError, "volumes: must be a sequence .* got Volume"),
@@ -61,7 +66,7 @@ def test_bad_positions_and_augmentations() -> None:
     with pytest.raises(ValueError, match=r"position: start must be 3 indices, got \(0, 0\)"):
         dataset[PatchPosition(0, (0, 0))]
     for position, message in (
-        (PatchPosition(0, (1.5, 0, 0)), r"position.start: must hold whole numbers, got \(1.5, 0, 0\)"),
+        (PatchPosition(0, (1.5, 0, 0)), r"position.start: must hold integers, got \(1.5, 0, 0\)"),
         (PatchPosition(0.0, (1, 0, 0)), "position.volume: must be an integer, got 0.0"),
         (PatchPosition(0, (1, 0, 0), 1.5), "position.seed: must be an integer, got 1.5"),
     ):

@@ -54,8 +54,8 @@ def test_the_manifest_says_how_maps_were_made(tmp_path: Path) -> None:
     (path,) = write_labels(tmp_path, 1)
     precompute(path, tmp_path / "out", classes=[1, 2], max_distance=5, convention="plain")
     manifest = Manifest.read(tmp_path / "out")
-    assert manifest.settings.classes == (1, 2)
-    assert (manifest.settings.convention, manifest.settings.max_distance) == ("plain", 5.0)
+    maps = manifest.settings.maps
+    assert (maps.classes, maps.convention, maps.max_distance) == ((1, 2), "plain", 5.0)
     record = manifest.records["case0.npy"]
     assert (record.shape, record.spacing) == ((2, *SHAPE), (1.0, 1.0, 1.0))
     header = json.loads((tmp_path / "out" / MANIFEST).read_text().splitlines()[0])
@@ -141,19 +141,22 @@ def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "workers: must be an integer of at least 1, got 0"),
-        ({"workers": True}, "workers: must be an integer of at least 1, got True"),
+        ({"workers": 0}, "workers: must be at least 1, got 0"),
+        ({"workers": True}, "workers: must be an integer, got True"),
         ({"dtype": "int8"}, "dtype: must be one of .* got 'int8'"),
         ({"suffix": ".mha"}, r"suffix: must be one of .* got '\.mha'"),
         ({"suffix": ".nii", "dtype": "float16"}, r"dtype: must be float32 or float64 for \.nii"),
         ({"empty": "raise"}, "empty: must be one of .* got 'raise'"),
         ({"max_distance": -1}, "max_distance: must be positive and finite, got -1"),
         ({"spacing": 0}, "spacing: must be positive and finite, got 0"),
+        ({"spacing": np.ones((2, 3))}, "spacing: must be one number, or one per spatial axis"),
+        ({"ignore_index": 2.0}, r"ignore_index: must be an integer, got 2\.0"),
+        ({"max_dist": 3}, "max_dist: is no argument of precompute; its settings are convention, empty"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, options, message) -> None:
     write_labels(tmp_path / "in", 1)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         precompute(tmp_path / "in", tmp_path / "out", **{"classes": 3, **options})
     assert not (tmp_path / "out").exists()
 

@@ -40,7 +40,12 @@ def volume() -> LabelledVolume:
     labels = testing.blobs((24, 28, 20), sigma=3) + testing.blobs((24, 28, 20), sigma=3, fraction=0.05)
     image = labels / np.float32(2)
     return LabelledVolume(
-        "small", image, labels, ("none", "one tissue", "other tissue"), (1.0, 1.0, 1.0), "made"
+        image=image,
+        labels=labels,
+        spacing=(1.0, 1.0, 1.0),
+        name="small",
+        label_names=("none", "one tissue", "other tissue"),
+        citation="made",
     )
 
 
