@@ -10,9 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
+import zarr
+from dask.distributed import LocalCluster
 
 import fastsdm
 from fastsdm import testing
@@ -161,42 +164,138 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, op
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are POSIX's")
-def test_killed_at_any_moment_the_next_run_finishes_the_work(tmp_path: Path) -> None:
-    """Twenty kills at moments drawn with a fixed seed, over a single directory."""
+@pytest.mark.parametrize("suffix", [".zarr", ".npz", ".nii", ".nii.gz"])
+@pytest.mark.parametrize("classes", [None, 3])
+def test_every_format_holds_the_map(tmp_path: Path, suffix: str, classes) -> None:
+    (path,) = write_labels(tmp_path, 1)
+    report = precompute(path, tmp_path / "out", classes=classes, spacing=(2.0, 1.0, 0.5), suffix=suffix)
+    assert report.made == (f"case0{suffix}",)
+    stored = tmp_path / "out" / f"case0{suffix}"
+    if suffix == ".zarr":
+        array = zarr.open_array(stored, mode="r")
+        assert array.attrs["spacing"] == [2.0, 1.0, 0.5]
+        values = array[...]
+    elif suffix == ".npz":
+        values = np.load(stored)["distance"]
+    else:
+        values = np.asanyarray(nibabel.load(stored).dataobj)
+        values = values if classes is None else np.moveaxis(values, -1, 0)
+    assert np.array_equal(values, expected(path, classes=classes, spacing=(2.0, 1.0, 0.5)).numpy())
+    assert precompute(
+        path, tmp_path / "out", classes=classes, spacing=(2.0, 1.0, 0.5), suffix=suffix
+    ).kept == (f"case0{suffix}",)
+
+
+def test_a_damaged_zarr_map_is_made_again(tmp_path: Path) -> None:
+    (path,) = write_labels(tmp_path, 1, (70, 20, 20))
+    precompute(path, tmp_path / "out", classes=3, suffix=".zarr")
+    stored = tmp_path / "out" / "case0.zarr"
+    chunk = max(stored.rglob("*"), key=lambda inner: inner.stat().st_size if inner.is_file() else 0)
+    chunk.unlink()
+    assert precompute(path, tmp_path / "out", classes=3, suffix=".zarr").made == ("case0.zarr",)
+    assert np.array_equal(zarr.open_array(stored, mode="r")[...], expected(path, classes=3).numpy())
+    assert sorted(inner.name for inner in (tmp_path / "out").iterdir()) == ["case0.zarr", MANIFEST]
+
+
+def test_zarr_chunks_hold_one_class_and_64_voxels_an_axis(tmp_path: Path) -> None:
+    (path,) = write_labels(tmp_path, 1, (70, 20, 80))
+    precompute(path, tmp_path / "out", classes=3, suffix=".zarr")
+    assert zarr.open_array(tmp_path / "out" / "case0.zarr", mode="r").chunks == (1, 64, 20, 64)
+
+
+def test_zarr_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = write_labels(tmp_path, 1)
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ModuleNotFoundError, match=r"needs the package zarr, .* pip install '\.\[zarr\]'"):
+        precompute(path, tmp_path / "out", classes=3, suffix=".zarr")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dask_cluster_makes_the_maps(tmp_path: Path) -> None:
+    paths = write_labels(tmp_path / "in", 4)
+    (tmp_path / "in" / "broken.npy").write_bytes(b"no array")
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path / "scratch")
+    ) as cluster:
+        address = cluster.scheduler_address
+        report = precompute(tmp_path / "in", tmp_path / "out", classes=3, scheduler=address)
+        assert sorted(report.made) == [path.name for path in paths]
+        assert [Path(path).name for path in report.failed] == ["broken.npy"]
+        again = precompute(tmp_path / "in", tmp_path / "out", classes=3, scheduler=address)
+    assert sorted(again.kept) == [path.name for path in paths]
+    for path in paths:
+        assert np.array_equal(np.load(tmp_path / "out" / path.name), expected(path, classes=3).numpy())
+
+
+# Imported once; every run is a fork of it, so that kills fall into the work and not into the imports.
+_SERVER = """
+import os, sys, torch, zarr
+from fastsdm.data import precompute
+torch.set_num_threads(1)
+for _ in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        precompute(sys.argv[1], sys.argv[2], classes=3, workers=2, suffix=sys.argv[3])
+        os._exit(0)
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("suffix", [".npy", ".zarr"])
+def test_killed_at_any_moment_the_next_run_finishes_the_work(tmp_path: Path, suffix: str) -> None:
+    """Twenty kills at moments drawn with a fixed seed; the last run, by the command, finishes the work."""
     paths = write_labels(tmp_path / "in", 20, (60, 64, 60))
+    broken = tmp_path / "in" / "broken.npy"
+    broken.write_bytes(b"no array")
     out = tmp_path / "out"
-    # The imports are done before the clock starts, so that kills fall into the work.
-    code = (
-        "import sys, torch; from fastsdm.data import precompute; torch.set_num_threads(1); "
-        "print('ready', flush=True); precompute(sys.argv[1], sys.argv[2], classes=3, workers=2)"
-    )
     rng = np.random.default_rng(0)
     made_at: dict[str, int] = {}
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, str(tmp_path / "in"), str(out), suffix],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    cut_short = 0
     for _ in range(20):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "in"), str(out)],
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
+        print(file=server.stdin, flush=True)
+        child = int(server.stdout.readline())
         time.sleep(rng.uniform(0, 0.12))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        known = (
-            Manifest.read(out).records
-            if (out / MANIFEST).exists() and (out / MANIFEST).stat().st_size
-            else {}
-        )
+        os.kill(child, signal.SIGKILL)
+        assert server.stdout.readline() == "ended\n"
+        known = Manifest.read(out).records if _has_lines(out / MANIFEST) else {}
         for name in known:
             stamp = (out / name).stat().st_mtime_ns
             assert made_at.setdefault(name, stamp) == stamp, f"{name} was done and was made again"
-    report = precompute(tmp_path / "in", out, classes=3)
-    assert not report.failed
-    assert set(report.kept) >= set(made_at)
+        cut_short += len(known) < len(paths)
+    server.stdin.close()
+    assert server.wait(timeout=60) == 0
+    server.stdout.close()
+    assert cut_short, "no kill fell into the work"
+    arguments = ["--out", str(out), "--classes", "3", "--format", suffix]
+    last = subprocess.run(
+        [sys.executable, "-m", "fastsdm.cli", "precompute", str(tmp_path / "in"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert last.returncode == 1, "one input is broken"
+    assert str(broken) in last.stderr
+    kept, rest = len(made_at), len(paths) - len(made_at)
+    assert f"{rest} maps made, {kept} already there, 1 failed" in " ".join(last.stdout.split())
     for name, stamp in made_at.items():
         assert (out / name).stat().st_mtime_ns == stamp
     for path in paths:
-        assert np.array_equal(np.load(out / path.name), expected(path, classes=3).numpy())
-    assert {path.name for path in out.iterdir()} == {path.name for path in paths} | {MANIFEST}
+        stored = out / f"{path.stem}{suffix}"
+        values = np.load(stored) if suffix == ".npy" else zarr.open_array(stored, mode="r")[...]
+        assert np.array_equal(values, expected(path, classes=3).numpy())
+    assert {path.name for path in out.iterdir()} == {f"{path.stem}{suffix}" for path in paths} | {MANIFEST}
+
+
+def _has_lines(path: Path) -> bool:
+    return path.exists() and b"\n" in path.read_bytes()

@@ -1,0 +1,108 @@
+"""Maps of many label files: `fastsdm.data.precompute` beside a process pool of the published recipe.
+
+python -m benchmarks.studies.precompute [--volumes 20] [--size 128] [--classes 3] [--workers 2]
+
+Both read the same .npy label files and write .npy maps; the pool's processes have imported scipy before the
+clock starts, and our maps are compared with theirs after it stops.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from benchmarks.measure.cases import organs
+from benchmarks.report.markdown import table
+from fastsdm import testing
+from fastsdm.data import precompute
+
+
+def published_file(path: Path, *, out: Path, classes: int) -> None:
+    """Make the maps of one label file by the published recipe."""
+    np.save(out / path.name, testing.published_maps(np.load(path)[None], range(classes))[0])
+
+
+def warm_up(_: int) -> None:
+    """Let a process of the pool import and run what it needs."""
+    testing.published_map(testing.one_voxel((8, 8, 8)) > 0)
+    time.sleep(0.1)  # so that every process takes one of these
+
+
+def by_pool(paths: Sequence[Path], out: Path, *, classes: int, workers: int) -> float:
+    """Seconds that the process pool takes, its start not counted."""
+    out.mkdir()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        list(pool.map(warm_up, range(4 * workers)))
+        begun = time.perf_counter()
+        list(pool.map(partial(published_file, out=out, classes=classes), paths))
+        return time.perf_counter() - begun
+
+
+def by_fastsdm(paths: Sequence[Path], out: Path, *, classes: int, workers: int) -> float:
+    """Seconds that `precompute` takes with the recipe's settings."""
+    begun = time.perf_counter()
+    report = precompute(
+        paths, out, classes=classes, convention="kervadec-literal", empty="zero", workers=workers
+    )
+    seconds = time.perf_counter() - begun
+    if len(report.made) != len(paths):
+        raise SystemExit(f"precompute made {len(report.made)} of {len(paths)} maps: {report.failed}")
+    return seconds
+
+
+def check_same(paths: Sequence[Path], ours: Path, theirs: Path) -> None:
+    """End the run unless every map is the recipe's, to float32 rounding."""
+    for path in paths:
+        got, expected = np.load(ours / path.name, mmap_mode="r"), np.load(theirs / path.name, mmap_mode="r")
+        if not np.allclose(got, expected, rtol=1e-6, atol=1e-6):
+            raise SystemExit(f"{path.name}: the maps differ, so no time is told")
+
+
+def main(
+    volumes: Annotated[int, typer.Option(min=1)] = 20,
+    size: Annotated[int, typer.Option(min=8)] = 128,
+    classes: Annotated[int, typer.Option(min=2)] = 3,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of ours, of which the median counts.")] = 3,
+) -> None:
+    """Print seconds, throughput and their ratio."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "labels").mkdir()
+        paths = [folder / "labels" / f"case{number:02}.npy" for number in range(volumes)]
+        for number, path in enumerate(paths):
+            np.save(path, organs((size,) * 3, classes=classes, seed=number))
+        by_fastsdm(paths[:1], folder / "warm", classes=classes, workers=workers)
+        own = [
+            by_fastsdm(paths, folder / f"ours{round_}", classes=classes, workers=workers)
+            for round_ in range(rounds)
+        ]
+        pool = by_pool(paths, folder / "theirs", classes=classes, workers=workers)
+        check_same(paths, folder / "ours0", folder / "theirs")
+    print(
+        f"{volumes} volumes of {size}^3, {classes} classes, {workers} workers; maps checked on every voxel\n"
+    )
+    ours = float(np.median(own))
+    rows = [
+        (
+            what,
+            f"{seconds:.2f}",
+            f"{volumes * size**3 / seconds / 1e6:.1f}",
+            f"{pool / seconds:.1f}",
+        )
+        for what, seconds in (("process pool of the published recipe", pool), ("precompute", ours))
+    ]
+    print(table(("maps by", "seconds", "Mvoxel/s", "times the pool's speed"), rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
