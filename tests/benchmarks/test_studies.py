@@ -13,10 +13,11 @@ import torch
 
 from benchmarks.measure.losses import LossBatch
 from benchmarks.measure.timing import Budget
-from benchmarks.studies import augmentation, losses, patches, traffic
+from benchmarks.studies import augmentation, epochs, losses, patches, precompute, traffic
 from benchmarks.studies.augmentation import Case, Comparison
 from fastsdm import testing
-from fastsdm.data import Volume
+from fastsdm.data import PatchDataset, PatchSampler, Volume
+from fastsdm.losses import BoundaryLoss
 
 ROOT = Path(__file__).parents[2]
 HARD = {case.name: case for case in testing.hard_cases(20)}
@@ -130,3 +131,36 @@ def test_losses_that_only_we_have_are_rows_of_their_own() -> None:
     (alone,) = losses.rows(batch, "SDMRegressionLoss", Budget(0.05, most=2))
     assert alone[1] == "fastsdm"
     assert int(alone[-1]) >= 0
+
+
+def test_precompute_is_not_timed_of_wrong_maps(tmp_path: Path) -> None:
+    paths = [tmp_path / f"case{number}.npy" for number in range(2)]
+    for number, path in enumerate(paths):
+        np.save(path, testing.blobs((12, 13, 14), sigma=2, seed=number))
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    cost = precompute.by_fastsdm(paths, ours, classes=2, workers=2)
+    pool = precompute.by_pool(paths, theirs, classes=2, workers=2)
+    assert min(cost.seconds, cost.processor, pool.seconds, pool.processor) > 0
+    precompute.check_same(paths, ours, theirs)
+    wrong = np.load(theirs / "case1.npy")
+    wrong[0, 3, 4, 5] += 1e-3
+    np.save(theirs / "case1.npy", wrong)
+    with pytest.raises(SystemExit, match=r"case1\.npy: the maps differ"):
+        precompute.check_same(paths, ours, theirs)
+
+
+def test_epochs_of_every_way_see_the_same_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = epochs.volumes(tmp_path, 2, 24, 4.0)
+    loss = BoundaryLoss(softmax=True, max_distance=4.0)
+    logits = torch.zeros(epochs.BATCH, epochs.CLASSES, 12, 12, 12)
+    options = {"size": (12, 12, 12), "classes": epochs.CLASSES, "loss": loss}
+    ways = {way: PatchDataset(held[way], context="stored", **options) for way in epochs.STORED}
+    ways["halo"] = PatchDataset(held[""], context="halo", **options)
+    sampler = PatchSampler(ways["halo"], patches_per_epoch=4)
+    epochs.check_same(ways, sampler)
+    values = [epochs.epoch(dataset, sampler, loss, logits, 0) for dataset in ways.values()]
+    assert values == pytest.approx([values[0]] * len(values), rel=1e-3)
+    monkeypatch.setattr(epochs, "STORED", dict.fromkeys(["shifted"]))
+    ways["shifted"] = PatchDataset(held[""], context="halo", **{**options, "loss": None}, max_distance=3.0)
+    with pytest.raises(SystemExit, match="shifted: the map differs"):
+        epochs.check_same(ways, sampler)
