@@ -18,7 +18,7 @@ GPU_PYTHON := $(if $(HERE),$(PYTHON),$(BIN)/python)
 WITHOUT_GPU := benchmarks cli examples integrations _backends/test_native.py data/test_mni.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick test-integrations check fix docs dist bench gpu sanitize clean
+.PHONY: help install demo test quick test-integrations check fix docs guide dist bench gpu sanitize clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -71,6 +71,9 @@ fix: $(STAMP)  ## format, and mend what ruff can mend
 
 docs: $(STAMP)  ## the documentation as a site, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+guide: $(STAMP)  ## run docs/guide.md: it trains a network and draws the pictures under docs/img
+	$(BIN)/python -m docs.run docs/guide.md --pictures docs/img
 
 dist: $(STAMP)  ## wheel and sdist, into build/dist, each tried in an environment of its own
 	PYTHON=$(PYTHON) .ci/dist $(CURDIR)/$(BIN)

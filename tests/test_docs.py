@@ -2,26 +2,66 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+from docs.run import run_blocks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# A block that cannot run here (it needs a GPU, say) is preceded by this line and says why.
-BLOCK = re.compile(r"(?P<skip><!-- no-test[^>]*-->\n)?^```python\n(?P<code>.*?)^```", re.M | re.S)
+GUIDE = ROOT / "docs" / "guide.md"  # has a test of its own
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != GUIDE], ids=lambda page: page.name)
 def test_blocks_run(page: Path, tmp_path, monkeypatch) -> None:
-    text = page.read_text()
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    for block in BLOCK.finditer(text):
-        if not block["skip"]:
-            line = text[: block.start("code")].count("\n")
-            exec(compile("\n" * line + block["code"], str(page), "exec"), namespace)
+    run_blocks(page)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small networks on a machine that has other work train several times faster with one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.usefixtures("one_thread")
+def test_the_guide_trains_and_draws_its_pictures(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    run_blocks(GUIDE)
+    printed = capsys.readouterr().out
+    text = GUIDE.read_text()
+
+    assert len(re.findall(r"^epoch \d  loss -?\d\.\d+  boundary weight 0\.\d\d$", printed, re.M)) == 8
+    held_out = re.findall(r"^(case_\d)  +(\d)  0\.\d\d +\d\.\d\d mm  \d\.\d mm$", printed, re.M)
+    assert held_out == [("case_5", "1"), ("case_5", "2"), ("case_6", "1"), ("case_6", "2")]
+    assert [
+        line.split()[:2] for line in text.split("```text\nvolume")[1].split("```")[0].splitlines()[1:]
+    ] == ([list(row) for row in held_out])
+    shown = re.findall(r"\]\(img/([^)]+)\)", text)
+    assert sorted(shown) == sorted(path.name for path in Path().glob("*.png"))
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "docs" / "img").glob("guide-*.png"))
+
+    commands = re.findall(r"^fastsdm .*", text, re.M)
+    assert commands
+    for command in commands:
+        arguments = [str(Path(sys.executable).parent / "fastsdm"), *shlex.split(command)[1:]]
+        done = subprocess.run(arguments, check=False, capture_output=True, text=True, env={**os.environ})
+        assert done.returncode == 0, done.stderr
+    assert len(list(Path("data/maps").glob("case_*.npy"))) == 7
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
