@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from monai.losses import DeepSupervisionLoss
 
-from fastsdm import losses
+from fastsdm import _validate, losses
+from fastsdm._prefetch import Prefetched
 from fastsdm._types import SpacingLike
 
 #: MONAI's DeepSupervisionLoss calls them weight modes.
@@ -60,7 +64,8 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
         *args: of the loss of that name in :mod:`fastsdm.losses`, which are MONAI's.
         spacing: ``"affine"``, per sample, with an error where there is no affine; or as in
             :mod:`fastsdm.losses`. At the default, voxels are cubes of size 1 as
-            in MONAI, and a target whose voxels are not warns once.
+            in MONAI, and a target whose voxels are not warns once. Inside MONAI's ``DeepSupervisionLoss`` a
+            spacing that was asked for is that of the whole target, and each scale gets its own.
         **kwargs: of the loss of that name in :mod:`fastsdm.losses`.
 
     Raises:
@@ -72,38 +77,116 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
         if from_affine and spacing != "affine":
             raise ValueError(f"spacing: must be 'affine' or numbers, got {spacing!r}")
         super().__init__(*args, spacing=None if from_affine else spacing, **kwargs)
-        self.spacing_from_affine = from_affine
+        if from_affine:
+            # Whoever reads the spacing without asking `spacing_for` gets what is no number, and fails.
+            self.spacing = spacing
 
     def forward(
         self, input: torch.Tensor, target: torch.Tensor, *, spacing: SpacingLike | None = None, **kwargs: Any
     ) -> torch.Tensor:
         """The loss, as in :mod:`fastsdm.losses`; ``spacing`` may be ``"affine"``."""
         if spacing is None or isinstance(spacing, str):
-            spacing = self.spacing_for(input, target, spacing)
+            spacing = self.spacing_for(input, target, spacing, whole=_shape_before_resizing())
         if isinstance(input, MetaTensor):
             input = input.as_tensor()  # its bookkeeping at every operation serves nothing here
         return super().forward(input, target, spacing=spacing, **kwargs)
 
+    def target_map(
+        self,
+        target: torch.Tensor,
+        channels: int,
+        *,
+        spatial_dims: int = 3,
+        spacing: SpacingLike | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """The target's map, as in :mod:`fastsdm.losses`; ``spacing`` may be ``"affine"``."""
+        spacing = self._spacing_of_target(target, spatial_dims, spacing)
+        return super().target_map(target, channels, spatial_dims=spatial_dims, spacing=spacing, **kwargs)
+
+    def prefetch(
+        self,
+        target: torch.Tensor,
+        channels: int,
+        *,
+        spatial_dims: int = 3,
+        spacing: SpacingLike | None = None,
+        **kwargs: Any,
+    ) -> Prefetched[torch.Tensor]:
+        """The map on its way, as in :mod:`fastsdm.losses`; ``spacing`` may be ``"affine"``."""
+        spacing = self._spacing_of_target(target, spatial_dims, spacing)
+        return super().prefetch(target, channels, spatial_dims=spatial_dims, spacing=spacing, **kwargs)
+
     def spacing_for(
-        self, input: torch.Tensor, target: torch.Tensor, spacing: str | None = None
+        self,
+        input: torch.Tensor,
+        target: torch.Tensor,
+        spacing: SpacingLike | None = None,
+        *,
+        whole: torch.Size | None = None,
     ) -> SpacingLike | None:
-        """The batch's spacing by the affine, or None where the loss's own counts."""
+        """The spacing of a prediction's voxels, or None where they count as cubes of size 1.
+
+        Args:
+            input: the prediction, ``[B, C, *S]``.
+            target: its target.
+            spacing: instead of the loss's own.
+            whole: shape of the volume that the spacing belongs to, where it is not the prediction's.
+        """
         ndim = input.ndim - 2
         source = target if isinstance(target, MetaTensor) else input
-        if spacing == "affine" or self.spacing_from_affine:
-            return spacing_of(source, ndim)
-        if isinstance(source, MetaTensor) and self.spacing is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                sizes = spacing_of(source, ndim)
-            if bool((sizes.amax(dim=-1) > 1.001 * sizes.amin(dim=-1)).any()):
-                warnings.warn(
-                    f"spacing: voxels of {sizes.reshape(-1, ndim)[0].tolist()} are taken as cubes of size 1, "
-                    "as MONAI does; pass spacing='affine' to measure in the affine's units, or spacing=1 to "
-                    "silence this",
-                    stacklevel=3,
-                )
-        return None
+        spacing = self.spacing if spacing is None else spacing
+        if spacing is None:
+            self._warn_of_unequal_voxels(source, ndim)
+            return None
+        if _is_affine(spacing):
+            spacing = spacing_of(source, ndim)
+        if whole is None or whole[-ndim:] == input.shape[2:]:
+            return spacing
+        rows = _validate.spacing_rows(spacing, input.shape[:1], ndim)
+        ratios = [a / b for a, b in zip(whole[-ndim:], input.shape[2:], strict=True)]
+        return rows * torch.tensor(ratios, dtype=torch.float64, device="cpu")
+
+    def _spacing_of_target(
+        self, target: torch.Tensor, ndim: int, spacing: SpacingLike | None
+    ) -> SpacingLike | None:
+        spacing = self.spacing if spacing is None else spacing
+        return spacing_of(target, ndim) if _is_affine(spacing) else spacing
+
+    def _warn_of_unequal_voxels(self, source: torch.Tensor, ndim: int) -> None:
+        if not isinstance(source, MetaTensor):
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sizes = spacing_of(source, ndim)
+        if bool((sizes.amax(dim=-1) > 1.001 * sizes.amin(dim=-1)).any()):
+            warnings.warn(
+                f"spacing: voxels of {sizes.reshape(-1, ndim)[0].tolist()} are taken as cubes of size 1, "
+                "as MONAI does; pass spacing='affine' to measure in the affine's units, or spacing=1 to "
+                "silence this",
+                stacklevel=6,
+            )
+
+
+def _is_affine(spacing: object) -> bool:
+    if isinstance(spacing, str) and spacing != "affine":
+        raise ValueError(f"spacing: must be 'affine' or numbers, got {spacing!r}")
+    return isinstance(spacing, str)
+
+
+def _shape_before_resizing() -> torch.Size | None:
+    """Shape of the whole target of the DeepSupervisionLoss that is running; None outside of one.
+
+    MONAI hands a loss the target resized to each output, with the affine it had before: nothing in the
+    arguments says by how much.
+    """
+    target: object = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:  # the outermost one: `get_loss` has a target too, already resized
+        if frame.f_code.co_filename == DeepSupervisionLoss.forward.__code__.co_filename:
+            target = frame.f_locals.get("target", target)
+        frame = frame.f_back
+    return target.shape if isinstance(target, torch.Tensor) else None
 
 
 class BoundaryLoss(_SpacingFromAffine, losses.BoundaryLoss):
@@ -125,11 +208,9 @@ class GeneralizedSurfaceLoss(_SpacingFromAffine, losses.GeneralizedSurfaceLoss):
 class DeepSupervision(losses.DeepSupervision):
     """:class:`fastsdm.losses.DeepSupervision` with MONAI's weights by name and its networks' outputs.
 
-    MONAI's own ``DeepSupervisionLoss`` resizes the target and keeps its affine, so distances at coarse scales
-    are too small there; here the spacing is that of each scale.
-
     Args:
-        loss: as there.
+        loss: any loss of :mod:`fastsdm.integrations.monai` or :mod:`fastsdm.losses`, alone or in a
+            :class:`fastsdm.losses.RegionBoundaryLoss`.
         weights: ``"exp"`` (1, 1/2, 1/4, ..., at least 1/16), ``"two"`` (1, then 1/2) or ``"same"``, not
             divided by their sum, as in MONAI; or as there.
 
@@ -157,9 +238,10 @@ class DeepSupervision(losses.DeepSupervision):
         if isinstance(input, torch.Tensor):
             first = target[0] if isinstance(target, (list, tuple)) else target
             input = list(input.unbind(dim=1)) if input.ndim == first.ndim + 1 else [input]
-        if (spacing is None or isinstance(spacing, str)) and isinstance(self.loss, _SpacingFromAffine):
+        with_map = getattr(self.loss, "boundary", self.loss)  # of a RegionBoundaryLoss
+        if (spacing is None or isinstance(spacing, str)) and isinstance(with_map, _SpacingFromAffine):
             first = target[0] if isinstance(target, (list, tuple)) else target
-            spacing = self.loss.spacing_for(input[0], first, spacing)
+            spacing = with_map.spacing_for(input[0], first, spacing, whole=first.shape)
         return super().forward(input, target, spacing=spacing, **kwargs)
 
     def _weights(self, levels: int) -> list[float]:

@@ -22,6 +22,7 @@ from fastsdm.integrations._monai_losses import (
     GeneralizedSurfaceLoss,
     HausdorffDTLoss,
     LogHausdorffDTLoss,
+    _is_affine,
     spacing_of,
 )
 
@@ -157,6 +158,7 @@ class RandCropWithSignedDistanced(Randomizable, MapTransform):
         max_distance: the map is clamped to ``[-max_distance, max_distance]``, in the affine's units.
         name: of the map.
         convention: as in :func:`fastsdm.signed_distance`.
+        ignore_index: as there.
         dtype: as there.
         backend: as there.
 
@@ -173,6 +175,7 @@ class RandCropWithSignedDistanced(Randomizable, MapTransform):
         max_distance: float,
         name: str = "distance_map",
         convention: Convention = "kervadec",
+        ignore_index: int | None = None,
         dtype: Any = None,
         backend: str = "auto",
     ) -> None:
@@ -180,12 +183,15 @@ class RandCropWithSignedDistanced(Randomizable, MapTransform):
             raise TypeError(f"crop: must be a dictionary transform, got {type(crop).__name__}")
         super().__init__([label_key])
         _check(classes, convention, "max", max_distance)
+        if ignore_index is not None:
+            ignore_index = _validate.integer("ignore_index", ignore_index)
         _check_name(name, 1)
         self.crop, self.label_key, self.name = crop, label_key, name
         self._options: dict[str, Any] = {
             "classes": classes,
             "max_distance": max_distance,
             "convention": convention,
+            "ignore_index": ignore_index,
             "dtype": dtype,
             "backend": backend,
         }
@@ -260,12 +266,6 @@ def _refuse_pending(label: Any) -> None:
             "label: must hold no pending operations; call monai.transforms.apply_pending first, or let "
             "Compose do it"
         )
-
-
-def _is_affine(spacing: Any) -> bool:
-    if isinstance(spacing, str) and spacing != "affine":
-        raise ValueError(f"spacing: must be 'affine' or numbers, got {spacing!r}")
-    return isinstance(spacing, str)
 
 
 def _check(classes: Any, convention: str, empty: str, max_distance: float | None) -> None:

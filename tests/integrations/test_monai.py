@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.data import CacheDataset, DataLoader, MetaTensor, decollate_batch, list_data_collate
 from monai.engines import SupervisedTrainer
-from monai.networks.nets import DynUNet, UNet
+from monai.networks.nets import UNet
 from monai.transforms import (
     CenterSpatialCropd,
     Compose,
@@ -104,13 +104,35 @@ def test_no_affine_is_an_error() -> None:
         ours.BoundaryLoss(spacing="pixdim")
 
 
+def test_maps_made_ahead_have_the_spacing_of_the_affine() -> None:
+    spacings = [(6.0, 5.0, 5.0), (2.0, 1.0, 1.5)]
+    target = batch_of(*spacings)
+    logits = torch.randn(2, 3, *target.shape[2:], generator=torch.Generator().manual_seed(0))
+    loss = ours.BoundaryLoss(softmax=True, spacing="affine")
+    expected = fastsdm.signed_distance(target.as_tensor()[:, 0], classes=3, spacing=spacings, empty="zero")
+    assert torch.equal(torch.as_tensor(loss.target_map(target, 3)), expected)
+    pending = loss.prefetch(target, 3)
+    assert torch.equal(torch.as_tensor(pending.result()), expected)
+    assert loss(logits, target, distance_map=pending).item() == loss(logits, target).item()
+    both = fastsdm.losses.RegionBoundaryLoss(torch.nn.Identity(), loss)
+    assert torch.equal(torch.as_tensor(both.prefetch(target, 3).result()), expected)
+    given = loss.target_map(target, 3, spacing=2.0)
+    assert torch.equal(
+        torch.as_tensor(given), torch.as_tensor(ours.BoundaryLoss(spacing=2.0).target_map(target, 3))
+    )
+    with pytest.raises(ValueError, match=r"^spacing: 'affine' needs a MetaTensor, got Tensor"):
+        loss.prefetch(target.as_tensor(), 3)
+    with pytest.raises(ValueError, match=r"^distance_map: was made with spacing="):
+        loss(logits, target, distance_map=ours.BoundaryLoss(softmax=True, spacing=1.0).prefetch(target, 3))
+
+
 def test_unequal_voxels_are_told_of_and_can_be_silenced() -> None:
     target, logits = batch_of(SPACING), torch.zeros(1, 3, 33, 47, 38)
     with pytest.warns(
         UserWarning, match=r"^spacing: voxels of \[6.0, 5.0, 5.0\] are taken as cubes"
     ) as caught:
         ours.BoundaryLoss(softmax=True)(logits, target)
-    assert Path(caught[0].filename).name in {"test_monai.py", "module.py"}
+    assert Path(caught[0].filename).name == "test_monai.py"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours.BoundaryLoss(softmax=True, spacing="affine")(logits, target)
@@ -125,48 +147,6 @@ def test_sheared_axes_are_told_of() -> None:
     label = MetaTensor(torch.zeros(1, 4, 4, 4), affine=torch.from_numpy(sheared))
     with pytest.warns(UserWarning, match=r"^affine: its axes are not at right angles \(cosine up to 0.37\)"):
         ours.spacing_of(label)
-
-
-@pytest.mark.parametrize("mode", ["exp", "two", "same"])
-def test_deep_supervision_with_monais_weights(mode: str) -> None:
-    target = batch_of((1.0, 1.0, 1.0)).as_tensor()[..., :32, :40, :32]
-    outputs = [torch.randn(1, 3, *(size // 2**level for size in target.shape[2:])) for level in range(3)]
-    boundary = ours.BoundaryLoss(softmax=True)
-    theirs = monai.losses.DeepSupervisionLoss(boundary, weight_mode=mode)
-    drop_in = theirs(outputs, target)
-    by_hand = sum(
-        weight * boundary(output, theirs_target, spacing=2.0**level)
-        for level, (weight, output, theirs_target) in enumerate(
-            zip(theirs.get_weights(3), outputs, [target[..., ::1, ::1, ::1], None, None], strict=True)
-        )
-        if level == 0
-    )
-    ours_value = ours.DeepSupervision(boundary, mode)(outputs[:1], target)
-    assert ours_value.item() == pytest.approx(by_hand.item(), rel=1e-6)
-    assert ours.DeepSupervision(boundary, mode)._weights(6) == theirs.get_weights(6)
-    # Without the scale's spacing distances at coarse scales are too small; the first scale is the same.
-    scaled = ours.DeepSupervision(boundary, mode)(outputs, target)
-    assert torch.isfinite(drop_in)
-    assert scaled.item() != drop_in.item()
-
-
-def test_deep_supervision_takes_dynunets_stack_and_a_single_output() -> None:
-    target = MetaTensor(torch.randint(0, 3, (2, 1, 32, 32, 32)), affine=torch.eye(4).expand(2, 4, 4) * 2)
-    settings = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "deep_supervision": True}
-    network = DynUNet(
-        kernel_size=[3] * 4, strides=[1, 2, 2, 2], upsample_kernel_size=[2] * 3, filters=[4] * 4,
-        deep_supr_num=2, **settings,
-    )  # fmt: skip
-    stacked = network(torch.rand(2, 1, 32, 32, 32))
-    assert stacked.ndim == 6
-    loss = ours.DeepSupervision(ours.BoundaryLoss(softmax=True, spacing="affine"))
-    value = loss(stacked, target)
-    assert value.item() == pytest.approx(loss(list(stacked.unbind(1)), target).item())
-    value.backward()
-    single = loss(stacked[:, 0], target)
-    assert single.item() == pytest.approx(loss.loss(stacked[:, 0], target).item())
-    with pytest.raises(ValueError, match=r"^weights: must be one of exp, two, same or numbers, got 'halves'"):
-        ours.DeepSupervision(loss.loss, "halves")
 
 
 def test_transforms_keep_metadata_and_pickle() -> None:
@@ -252,6 +232,27 @@ def test_crops_hold_distances_of_the_whole_volume(kind: str, lazy: bool) -> None
     assert torch.equal(first["label"].affine, second["label"].affine)
 
 
+@pytest.mark.parametrize("ignored", [2, 0])
+def test_crops_leave_ignored_voxels_out_as_the_whole_map_does(ignored: int) -> None:
+    data = sample()
+    options = {"classes": 3, "max_distance": 25.0, "convention": "midline", "ignore_index": ignored}
+    crop = ours.RandCropWithSignedDistanced(CROPS["foreground"], **options).set_random_state(1)
+    labels = data["label"].as_tensor()[0]
+    whole = fastsdm.signed_distance(labels, spacing=SPACING, empty="max", **options)
+    without = fastsdm.signed_distance(
+        labels, spacing=SPACING, empty="max", **{**options, "ignore_index": None}
+    )
+    seen_elsewhere = False
+    for part in crop(data):
+        start = (part["label"].affine[:3, 3] / torch.tensor(SPACING, dtype=torch.float64)).round().long()
+        place = (slice(None), *(slice(a, a + n) for a, n in zip(start.tolist(), (16, 20, 12), strict=True)))
+        maps = part["distance_map"].as_tensor()
+        torch.testing.assert_close(maps, whole[place], rtol=3e-7, atol=0)
+        outside = (part["label"].as_tensor() != ignored).expand_as(maps)
+        seen_elsewhere |= bool((maps[outside] != without[place][outside]).any())
+    assert seen_elsewhere  # the ignored voxels change distances beside them, not only their own
+
+
 def test_crop_refuses_more_than_a_crop() -> None:
     def crop_of(transform: object) -> object:
         return ours.RandCropWithSignedDistanced(transform, classes=None, max_distance=5.0)(sample())
@@ -263,6 +264,8 @@ def test_crop_refuses_more_than_a_crop() -> None:
         crop_of(SpatialPadd(keys, (60, 60, 60)))
     with pytest.raises(TypeError, match=r"^crop: must be a dictionary transform"):
         crop_of(None)
+    with pytest.raises(TypeError, match=r"^ignore_index: must be an integer"):
+        ours.RandCropWithSignedDistanced(CROPS["anywhere"], classes=3, max_distance=5.0, ignore_index="2")
 
 
 def test_cached_files_through_the_supervised_trainer(tmp_path: Path) -> None:
