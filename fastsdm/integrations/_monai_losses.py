@@ -174,6 +174,8 @@ def _is_affine(spacing: object) -> bool:
     return isinstance(spacing, str)
 
 
+# Dynamo cannot trace a look at the callers: it splits the graph here instead.
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's
 def _shape_before_resizing() -> torch.Size | None:
     """Shape of the whole target of the DeepSupervisionLoss that is running; None outside of one.
 
