@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from fastsdm import use_backend
+from fastsdm._prefetch import Prefetched
+from fastsdm.losses import DeepSupervision
 from fastsdm.losses._base import DistanceMapLoss
 from fastsdm.schedules import Schedule
 
@@ -37,9 +39,17 @@ class RegionAndDistanceLoss(torch.nn.Module):
         ignore_channel: bool = False,
     ) -> None:
         super().__init__()
-        self.region, self.distance, self.schedule = region, distance, schedule
-        self.weights, self.ignore_channel = list(weights), ignore_channel
+        self.region, self.schedule, self.ignore_channel = region, schedule, ignore_channel
+        self.weights = [float(weight) for weight in weights]
+        self.distances = DeepSupervision(distance, self.weights)
         self.timer: MapTimer | None = None
+        self._started: tuple[list[torch.Tensor], list[Prefetched[torch.Tensor] | None]] | None = None
+
+    @property
+    def distance(self) -> DistanceMapLoss:
+        """The distance loss."""
+        loss: DistanceMapLoss = self.distances.loss  # type: ignore[assignment]
+        return loss
 
     def forward(
         self,
@@ -56,47 +66,73 @@ class RegionAndDistanceLoss(torch.nn.Module):
         Raises:
             ValueError: numbers of outputs, targets and weights that do not fit together.
         """
+        is_single = isinstance(output, torch.Tensor)
         outputs = [output] if isinstance(output, torch.Tensor) else list(output)
         targets = [target] if isinstance(target, torch.Tensor) else list(target)
-        weights = [1.0] if isinstance(output, torch.Tensor) else self.weights
-        maps: list[torch.Tensor | None] = [None] * len(outputs)
+        weights = [1.0] if is_single else self.weights
+        maps: Sequence[Any] | None = self._started_for(targets)
         if len(targets) == 2 * len(outputs):
-            targets, maps = targets[: len(outputs)], list(targets[len(outputs) :])
+            targets, maps = targets[: len(outputs)], targets[len(outputs) :]
         if not len(outputs) == len(targets) == len(weights):
             raise ValueError(
                 f"output: must be one per target and weight, got {len(outputs)} outputs, {len(targets)} "
                 f"targets, {len(weights)} weights"
             )
-        finest = outputs[0].shape[2:]
-        terms = [
-            weight * self._at_one_scale(prediction, truth, known, finest)
-            for weight, prediction, truth, known in zip(weights, outputs, targets, maps, strict=True)
+        regions = [
+            weight * self.region(prediction, truth)
+            for weight, prediction, truth in zip(weights, outputs, targets, strict=True)
             if weight
         ]
-        return torch.stack(terms).sum()
-
-    def _at_one_scale(
-        self,
-        output: torch.Tensor,
-        target: torch.Tensor,
-        distance_map: torch.Tensor | None,
-        finest: Sequence[int],
-    ) -> torch.Tensor:
-        region = self.region(output, target)
-        ignored = None
-        if self.ignore_channel:
-            target, ignored = target[:, :-1], target[:, -1:]
+        labels, masks = self._split(targets)
         with nullcontext() if self.timer is None else self.timer:
-            distance = self.distance(
-                output,
-                target,
-                spacing=scaled(self.distance.spacing, finest, output.shape[2:]),
-                distance_map=distance_map,
-                ignore_mask=ignored,
+            distance = self.distances(
+                outputs[0] if is_single else outputs,
+                labels[0] if is_single else labels,
+                distance_map=maps,
+                ignore_mask=masks[0] if is_single and masks else masks,
             )
-        region_weight, distance_weight = self.schedule.weights
-        total: torch.Tensor = region_weight * region + distance_weight * distance
+        region_weight, distance_weight = self.schedule.weights_tensor.to(distance.dtype).unbind()
+        total: torch.Tensor = region_weight * torch.stack(regions).sum() + distance_weight * distance
         return total
+
+    def prefetch(self, target: torch.Tensor | Sequence[torch.Tensor], channels: int) -> None:
+        """Start the maps that ``forward`` will need for these very targets.
+
+        Args:
+            target: as in ``forward``, on the device of the outputs.
+            channels: of the outputs.
+        """
+        targets = [target] if isinstance(target, torch.Tensor) else list(target)
+        weights = [1.0] if isinstance(target, torch.Tensor) else self.weights
+        labels, masks = self._split(targets)
+        shapes = [truth.shape[2:] for truth in labels]
+        ignored: list[torch.Tensor | None] = [None] * len(labels) if masks is None else [*masks]
+        with nullcontext() if self.timer is None else self.timer:
+            handles = [
+                self.distance.prefetch(
+                    truth,
+                    channels,
+                    spatial_dims=len(shape),
+                    spacing=scaled(self.distance.spacing, shapes[0], shape),
+                    ignore_mask=mask,
+                )
+                if weight
+                else None
+                for weight, truth, mask, shape in zip(weights, labels, ignored, shapes, strict=True)
+            ]
+        self._started = (targets, handles)
+
+    def _started_for(self, targets: list[torch.Tensor]) -> list[Prefetched[torch.Tensor] | None] | None:
+        """The maps that were started for these targets; those of others are dropped."""
+        started, self._started = self._started, None
+        if started is None or len(started[0]) != len(targets):
+            return None
+        return started[1] if all(a is b for a, b in zip(started[0], targets, strict=True)) else None
+
+    def _split(self, targets: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
+        if not self.ignore_channel:
+            return targets, None
+        return [target[:, :-1] for target in targets], [target[:, -1:] for target in targets]
 
 
 class MapTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's

@@ -51,9 +51,13 @@ class DistanceTrainer(nnUNetTrainer):
     Attributes:
         maps_in_workers: whether the data loader's processes make the training patches' maps. Needs deep
             supervision. False: the loss makes them, where it lives.
+        maps_beside_forward: whether on CUDA the maps are made on a stream of their own, beside the forward
+            pass of the network. They wait in memory until the loss takes them. On the CPU, where they would
+            compete with the forward pass for its processors, the loss makes them.
     """
 
     maps_in_workers = False
+    maps_beside_forward = True
 
     def build_distance_loss(self, **settings: Any) -> DistanceMapLoss:
         """The distance loss; override it to change settings.
@@ -101,11 +105,27 @@ class DistanceTrainer(nnUNetTrainer):
     def on_train_epoch_start(self) -> None:
         """Set the schedule to the epoch."""
         super().on_train_epoch_start()
-        self.loss.schedule.load_state_dict({"steps_taken": self.current_epoch})
+        self.loss.schedule.set_epoch(self.current_epoch)
         region, distance = self.loss.schedule.weights
         self.print_to_log_file(
             f"Loss weights: {region:.4f} nnU-Net, {distance:.4f} {type(self.loss.distance).__name__}"
         )
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One step; the maps are started before the forward pass where that is of use."""
+        if self._starts_maps():
+            target = batch["target"]
+            if isinstance(target, list):
+                target = [scale.to(self.device, non_blocking=True) for scale in target]
+            else:
+                target = target.to(self.device, non_blocking=True)
+            self.loss.prefetch(target, self.label_manager.num_segmentation_heads)
+            batch = {**batch, "target": target}  # nnU-Net finds it moved
+        step: dict[str, Any] = super().train_step(batch)
+        return step
+
+    def _starts_maps(self) -> bool:
+        return self.maps_beside_forward and not self.maps_in_workers and self.device.type == "cuda"
 
     def on_epoch_end(self) -> None:
         """Log the maps' share of the epoch."""

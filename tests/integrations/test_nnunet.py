@@ -248,6 +248,50 @@ def test_maps_from_the_workers_give_the_same_loss(root: Path, reading: str) -> N
     assert with_maps.item() == pytest.approx(inline.loss(outputs, batch["target"][:scales]).item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("name", ["TinyBoundary", "TinyHausdorff"])
+def test_maps_beside_the_forward_pass_give_the_same_step(
+    root: Path, name: str, reading: str, configuration: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, where it is off, a worker thread stands in for CUDA's second stream."""
+    trainer = trainer_of(root, name, configuration, READINGS[reading])
+    assert not trainer._starts_maps()
+    trainer.loss.schedule.set_epoch(3)
+    batch = next(trainer.get_dataloaders()[0])
+    before = deepcopy(trainer.network.state_dict())
+    inline = trainer.train_step(batch)["loss"]
+    trainer.network.load_state_dict(before)
+    monkeypatch.setattr(trainer, "_starts_maps", lambda: True)
+    timer = trainer.loss.timer = MapTimer()
+    started = trainer.train_step(batch)["loss"]
+    assert (
+        timer.maps == 0 if name == "TinyBoundary" else timer.maps
+    )  # Hausdorff's second map is of the output
+    assert started == pytest.approx(inline, rel=1e-6)
+
+
+def test_maps_of_one_batch_are_not_taken_for_another(root: Path) -> None:
+    trainer = trainer_of(root, "TinyBoundary")
+    first, second = (next(trainer.get_dataloaders()[0])["target"] for _ in range(2))
+    outputs = [torch.randn(2, 3, *scale.shape[2:]) for scale in first]
+    expected = trainer.loss(outputs, second).item()
+    assert expected != trainer.loss(outputs, first).item()
+    trainer.loss.prefetch(first, 3)
+    assert trainer.loss(outputs, second).item() == expected
+    assert trainer.loss._started is None  # nor kept for later
+
+
+def test_on_cuda_the_maps_start_before_the_forward_pass(root: Path) -> None:
+    trainer = trainer_of(root, "TinyBoundary")
+    trainer.device = torch.device("cuda")
+    assert trainer._starts_maps()
+    for setting in ({"maps_in_workers": True}, {"maps_beside_forward": False}):
+        other = deepcopy(trainer)
+        vars(other).update(setting)
+        assert not other._starts_maps()
+
+
 def test_transform_fits_any_pipeline_and_pickles() -> None:
     labels = torch.zeros(1, 8, 10, 12, dtype=torch.int16)
     labels[:, 2:5, 3:7, 4:9] = 1
