@@ -10,7 +10,11 @@ from scipy.ndimage import distance_transform_edt
 
 
 def boundary_by_scipy(
-    logits: torch.Tensor, labels: torch.Tensor, spacing: Sequence[Sequence[float]] | np.ndarray
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    spacing: Sequence[Sequence[float]],
+    *,
+    include_background: bool = True,
 ) -> float:
     """Mean of softmax times map over voxels, classes and samples; absent classes weigh nothing.
 
@@ -18,6 +22,7 @@ def boundary_by_scipy(
         logits: ``[B, C, *S]``.
         labels: ``[B, 1, *S]``.
         spacing: one row per sample.
+        include_background: whether class 0 counts.
     """
     probabilities = logits.detach().double().softmax(dim=1).numpy()
     maps = np.zeros(probabilities.shape)
@@ -27,4 +32,5 @@ def boundary_by_scipy(
             outer = distance_transform_edt(~inside, sampling=spacing[b])
             inner = distance_transform_edt(inside, sampling=spacing[b])
             maps[b, k] = outer - np.maximum(inner - min(spacing[b]), 0)
-    return float((probabilities * maps).mean())
+    first = 0 if include_background else 1
+    return float((probabilities * maps)[:, first:].mean())

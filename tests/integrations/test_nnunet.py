@@ -18,8 +18,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 
 from fastsdm.integrations import nnunet
 from fastsdm.integrations._nnunet_loss import MapTimer
@@ -203,27 +201,17 @@ def boundary_by_scipy(
     return (product / torch.from_numpy((~ignored).reshape(len(ignored), 1, -1).sum(axis=2))).mean()
 
 
-def test_wrapper_without_scaled_spacing_gives_another_value() -> None:
-    """The trap: nnU-Net's wrapper hands the finest scale's spacing, none, to every scale."""
-    labels = torch.zeros(1, 1, 16, 16, 16, dtype=torch.int16)
-    labels[..., 4:12, 4:12, 4:12] = 1
-    targets = DownsampleSegForDSTransform([[1, 1, 1], [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]])(
-        segmentation=labels[0]
-    )["segmentation"]
-    targets = [target[None] for target in targets]
-    outputs = [torch.zeros(1, 2, *target.shape[2:]) for target in targets]
-    boundary = BoundaryLoss(softmax=True, include_background=False, spacing=(2.0, 1.0, 1.0))
-    weights = [4 / 7, 2 / 7, 1 / 7]
-    ours = nnunet.RegionAndDistanceLoss(NoRegion(), boundary, nnunet.Increase(start=1.0), weights=weights)(
-        outputs, targets
-    )
-    unscaled = DeepSupervisionWrapper(boundary, weights)(outputs, targets)
-    by_hand = sum(
-        w * boundary(o, t, spacing=[2.0 * f, 1.0 * f, 1.0 * f])
-        for w, o, t, f in zip(weights, outputs, targets, (1, 2, 4), strict=True)
-    )
-    assert ours.item() == pytest.approx(by_hand.item(), rel=1e-6)
-    assert ours.item() > 1.2 * unscaled.item()
+def test_a_continued_training_has_the_weight_of_its_epoch(root: Path, tmp_path: Path) -> None:
+    """The trap: nnU-Net's checkpoint holds no loss; a schedule that counts its steps starts at 0 again."""
+    trainer = trainer_of(root, "TinyBoundary")
+    trainer.current_epoch = 1
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    continued = trainer_of(root, "TinyBoundary")
+    continued.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    assert continued.current_epoch == 2
+    assert continued.loss.schedule.weights.boundary == 0.01
+    continued.on_train_epoch_start()
+    assert continued.loss.schedule.weights.boundary == pytest.approx(0.01 + 0.49 * 2 / 3)
 
 
 def test_the_first_region_counts(root: Path) -> None:
