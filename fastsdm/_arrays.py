@@ -76,14 +76,3 @@ def _to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     if tensor.dtype == torch.bfloat16:
         raise ValueError("dtype: numpy has no bfloat16; ask for float32, float64 or float16")
     return tensor.numpy()
-
-
-def as_mask(labels: torch.Tensor) -> torch.Tensor:
-    """A mask that is non-zero inside: floats above 0.5, integers above 0.
-
-    Negative labels mark what is no object (-1 is what frameworks store for voxels left out), so they are
-    never inside.
-    """
-    if labels.is_floating_point():
-        return labels > 0.5
-    return labels > 0 if labels.dtype.is_signed else labels

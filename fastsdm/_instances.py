@@ -30,7 +30,8 @@ def instance_distance(
 
     Args:
         labels: torch tensor, numpy array or cupy array of shape ``[..., *S]``: an integer per instance, where
-            ``S`` is the last ``spatial_dims`` axes. Parts of one label need not be connected.
+            ``S`` is the last ``spatial_dims`` axes. Parts of one label need not be connected. Floats are
+            rounded as in :func:`fastsdm.signed_distance` with ``classes``.
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
         max_distance: larger distances read ``max_distance``.
@@ -38,7 +39,7 @@ def instance_distance(
             voxel past the border. By default the border is no boundary: an instance that is cut by it is
             measured to the other labels in the volume only.
         background: voxels of this label read 0, and count as another label to every instance.
-        backend: ``"auto"``, ``"native"`` or ``"scipy"``, on the CPU.
+        backend: ``"auto"``, ``"native"`` or ``"scipy"`` on the CPU, ``"torch"`` on any device.
 
     Returns:
         float32 of the labels' shape, kind and device, in the units of ``spacing``; ``inf`` (or
@@ -53,7 +54,7 @@ def instance_distance(
     _validate.spatial_dims(spatial_dims)
     _validate.target_layout(tensor, spatial_dims, "labels")
     _validate.max_distance(max_distance)
-    _validate.float_labels(tensor, whole=True, name="labels")
+    tensor = _validate.integer_labels(tensor, whole=True, name="labels")
     if not isinstance(black_border, bool):
         raise TypeError(f"black_border: must be a bool, got {type(black_border).__name__}")
     leading, shape = tensor.shape[: tensor.ndim - spatial_dims], tensor.shape[tensor.ndim - spatial_dims :]
@@ -62,8 +63,6 @@ def instance_distance(
     kind = capabilities.InstanceBackend
     what = "distances within instances"
     chosen = capabilities.select(kind, backend, tensor.device, what)  # type: ignore[type-abstract]
-    if tensor.is_floating_point():
-        tensor = tensor.long()
     value = _validate.label_value("background", background, tensor.dtype)
     if tensor.numel() == 0:
         return cast("ArrayT", restore(torch.zeros(tensor.shape, dtype=torch.float32, device=tensor.device)))

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 
 from fastsdm import _validate
-from fastsdm._arrays import ArrayT, as_mask, as_tensor
+from fastsdm._arrays import ArrayT, as_tensor
 from fastsdm._backends import capabilities
 from fastsdm._types import SpacingLike
 
@@ -30,13 +30,13 @@ def nearest(
 
     Args:
         target: torch tensor, numpy array or cupy array of shape ``[..., *S]``, where ``S`` is the last
-            ``spatial_dims`` axes: a mask (floats above 0.5 and integers above 0 are inside), or with
-            ``classes`` a label map.
+            ``spatial_dims`` axes: a mask, or with ``classes`` a label map, both read as in
+            :func:`fastsdm.signed_distance`: inside of a mask are integers above 0 and floats above 0.5.
         classes: None for a mask; K for the label values 0 to K-1; or the label values themselves.
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
         max_distance: voxels farther away are not looked for.
-        backend: ``"auto"``, ``"native"`` or ``"scipy"``, on the CPU.
+        backend: ``"auto"``, ``"native"`` or ``"scipy"`` on the CPU, ``"torch"`` on any device.
 
     Returns:
         Same kind and device as ``target``: int32 indices ``[..., ndim, *S]``, with ``classes``
@@ -50,14 +50,9 @@ def nearest(
     """
     tensor, restore = as_tensor(target, "target")
     leading, shape, rows = _checked(tensor, "target", spatial_dims, spacing, max_distance)
-    _validate.float_labels(tensor, whole=classes is not None, name="target")
+    tensor = _validate.integer_labels(tensor, whole=classes is not None, name="target")
     chosen = _chosen(backend, tensor)
-    values = None
-    if classes is not None:
-        values = _validate.class_values(classes, tensor.dtype)
-        tensor = tensor.long() if tensor.is_floating_point() else tensor
-    else:
-        tensor = as_mask(tensor)
+    values = None if classes is None else _validate.class_values(classes, tensor.dtype)
     per_class = [] if values is None else [len(values)]
     result_shape = (*leading, *per_class, spatial_dims, *shape)
     if tensor.numel() == 0:
@@ -87,7 +82,7 @@ def nearest_label(
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
         max_distance: background voxels farther from every label keep the background.
         background: the label that is filled.
-        backend: ``"auto"``, ``"native"`` or ``"scipy"``, on the CPU.
+        backend: ``"auto"``, ``"native"`` or ``"scipy"`` on the CPU, ``"torch"`` on any device.
 
     Returns:
         Labels of the same kind, device, dtype and shape. A voxel between equally near labels gets any of
@@ -96,13 +91,13 @@ def nearest_label(
     Raises:
         TypeError, ValueError, BackendUnavailableError: as in :func:`nearest`.
     """
-    tensor, restore = as_tensor(labels, "labels")
-    leading, shape, rows = _checked(tensor, "labels", spatial_dims, spacing, max_distance)
-    _validate.float_labels(tensor, whole=True, name="labels")
+    given, restore = as_tensor(labels, "labels")
+    leading, shape, rows = _checked(given, "labels", spatial_dims, spacing, max_distance)
+    tensor = _validate.integer_labels(given, whole=True, name="labels")
     value = _validate.label_value("background", background, tensor.dtype)
     chosen = _chosen(backend, tensor)
     if tensor.numel() == 0:
-        return cast("ArrayT", restore(tensor.clone()))
+        return cast("ArrayT", restore(given.clone()))
     samples = tensor.reshape(math.prod(leading), *shape).contiguous()
     empty = samples == value
     found = chosen.nearest(empty, None, rows, max_distance)[:, 0]
@@ -111,7 +106,7 @@ def nearest_label(
         flat.mul_(shape[axis]).add_(found[:, axis])
     gathered = samples.flatten(1).gather(1, flat.clamp_(min=0).flatten(1)).view_as(samples)
     filled = torch.where(empty & (found[:, 0] >= 0), gathered, samples)
-    return cast("ArrayT", restore(filled.reshape(tensor.shape)))
+    return cast("ArrayT", restore(filled.reshape(tensor.shape).to(given.dtype)))
 
 
 def _chosen(backend: str, tensor: torch.Tensor) -> capabilities.NearestBackend:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from fastsdm import _validate
-from fastsdm._arrays import ArrayT, as_mask, as_tensor
+from fastsdm._arrays import ArrayT, as_tensor
 from fastsdm._operator import signed_distance_operator
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 
@@ -203,12 +203,10 @@ def _checked_map(
     result_dtype = _validate.float_dtype(dtype)
     leading, shape = labels.shape[: labels.ndim - spatial_dims], labels.shape[labels.ndim - spatial_dims :]
     is_compiling = torch.compiler.is_compiling()
-    if not is_compiling:
-        _validate.float_labels(labels, whole=classes is not None, name=name)
-    if classes is not None:
-        labels = labels.round().long() if labels.is_floating_point() else labels
-    elif ignore_index is None:
-        labels = as_mask(labels)
+    if classes is None and ignore_index is not None:  # the ignored label is looked for in the mask as it came
+        _validate.float_labels(labels, whole=False, name=name)
+    else:
+        labels = _validate.integer_labels(labels, whole=classes is not None, name=name)
 
     # A graph holds numbers for good, so a spacing that changes enters it as a tensor.
     row = None if is_compiling else _validate.spacing_row(spacing, spatial_dims)
@@ -237,7 +235,7 @@ def _with_ignored(
 ) -> torch.Tensor:
     whole = labels.round() if labels.is_floating_point() else labels
     ignored = equal_labels(whole, ignore_index).unsqueeze(1)
-    masks = [as_mask(labels)] if values is None else [labels == value for value in values]
+    masks = [_validate.integer_labels(labels, whole=False)] if values is None else [labels == value for value in values]
     inside = torch.stack(masks, dim=1) != 0
     return signed_distance_of_masks(inside & ~ignored, ignored, rows, *options)
 

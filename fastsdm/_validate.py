@@ -160,8 +160,13 @@ def target_layout(target: torch.Tensor, ndim: int, name: str = "target") -> None
 
 
 def float_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> None:
-    """Raise for values that are no labels; only where looking at them does not stall an accelerator."""
+    """Raise ValueError for values that are no labels.
+
+    Nothing is checked where it would stall an accelerator, nor while a graph is traced or mapped over.
+    """
     if target.device.type != "cpu" or not target.is_floating_point():
+        return
+    if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(target):
         return
     if target.isnan().any():
         raise ValueError(f"{name}: must not contain NaN")
@@ -177,6 +182,27 @@ def float_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> 
         if bool(off.any()):
             fraction = target[off][0].item()
             raise ValueError(f"{name}: float label maps must hold whole numbers, got {fraction!r}")
+
+
+def integer_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> torch.Tensor:
+    """Read labels or a mask as integers or booleans: one rule wherever distances are measured.
+
+    Negative labels mark what is no object (frameworks store -1 for voxels left out), so they are never
+    inside of a mask.
+
+    Args:
+        target: any shape.
+        whole: whether it holds labels, of which floats are rounded; else it is a mask, and inside are floats
+            above 0.5 and integers above 0.
+        name: for the message.
+
+    Raises:
+        ValueError: as :func:`float_labels`.
+    """
+    float_labels(target, whole=whole, name=name)
+    if target.is_floating_point():
+        return target.round().long() if whole else target > 0.5
+    return target > 0 if target.dtype.is_signed and not whole else target
 
 
 def class_values(classes: object, dtype: torch.dtype) -> list[int]:

@@ -15,7 +15,7 @@ import fastsdm
 from fastsdm import testing
 from fastsdm._backends import _native_ext, registry
 
-BACKENDS = ["native", "scipy"]
+BACKENDS = ["native", "scipy", "torch"]
 
 
 def oracle(labels: np.ndarray, spacing, *, border=False, background=0) -> np.ndarray:
@@ -143,7 +143,7 @@ def test_no_voxels(shape) -> None:
         ({"spatial_dims": 4}, ValueError, "spatial_dims: must be 2 or 3"),
         ({"max_distance": -1}, ValueError, "max_distance"),
         ({"spacing": 0}, ValueError, "spacing: must be positive"),
-        ({"backend": "torch"}, fastsdm.BackendUnavailableError, "does not compute distances"),
+        ({"backend": "jump-flooding"}, fastsdm.BackendUnavailableError, "does not compute distances"),
         ({"backend": "fast"}, ValueError, "backend: must be 'auto' or one of"),
     ],
 )  # fmt: skip
@@ -152,9 +152,18 @@ def test_bad_input(arguments, error, message) -> None:
         fastsdm.instance_distance(np.ones((3, 4, 5), np.uint8), **arguments)
 
 
-def test_labels_that_are_none() -> None:
+def test_resampled_labels_are_rounded() -> None:
+    labels = cells((8, 9, 10), 4)
+    for off in (-1e-4, 1e-4):
+        got = fastsdm.instance_distance(labels.astype(np.float32) + np.float32(off))
+        np.testing.assert_array_equal(got, fastsdm.instance_distance(labels))
+
+
+def test_labels_that_are_none(monkeypatch) -> None:
     with pytest.raises(ValueError, match=r"labels: float label maps must hold whole numbers, got 0\.5"):
         fastsdm.instance_distance(np.full((3, 4, 5), 0.5))
+    monkeypatch.setattr(registry, "found", {})
+    monkeypatch.setattr(registry, "auto_order", lambda device: ("jump-flooding",))
     with pytest.raises(
         fastsdm.BackendUnavailableError, match=r"no backend computes .* on meta; move .* \.cpu\(\)"
     ):

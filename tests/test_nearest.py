@@ -15,7 +15,7 @@ import fastsdm
 from fastsdm import testing
 from fastsdm._backends import _native_ext, registry
 
-BACKENDS = ["native", "scipy"]
+BACKENDS = ["native", "scipy", "torch"]
 SPACINGS = [(1.0, 1.0, 1.0), (2.0, 3.0, 1.0), (1.3, 0.7, 2.1), (1.0, 0.7, 1.0)]
 
 
@@ -161,7 +161,7 @@ def test_nearest_label_of_another_background_and_of_none() -> None:
         ({"max_distance": 0}, ValueError, "max_distance"),
         ({"max_distance": "far"}, TypeError, "max_distance"),
         (
-            {"backend": "torch"},
+            {"backend": "jump-flooding"},
             fastsdm.BackendUnavailableError,
             "does not compute nearest voxels; use one of",
         ),
@@ -184,3 +184,49 @@ def test_more_bad_input() -> None:
     long = np.zeros((16390, 2), np.uint8)
     long[3] = 1
     assert_nearest(fastsdm.nearest(long, spatial_dims=2), long, (1.0, 1.0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_floats_follow_the_rule_of_signed_distance(backend) -> None:
+    soft = np.random.default_rng(0).random((7, 8, 9), dtype=np.float32)
+    indices = fastsdm.nearest(soft, backend=backend)
+    np.testing.assert_array_equal(indices, fastsdm.nearest(soft > 0.5, backend=backend))
+    labels = testing.shells((7, 8, 9), classes=3)
+    resampled = labels.astype(np.float32) - np.float32(1e-4)  # as some resampling leaves them
+    np.testing.assert_array_equal(
+        fastsdm.nearest(resampled, classes=3, backend=backend),
+        fastsdm.nearest(labels, classes=3, backend=backend),
+    )
+    filled = fastsdm.nearest_label(resampled, backend=backend)
+    np.testing.assert_array_equal(filled, fastsdm.nearest_label(labels, backend=backend))
+    assert filled.dtype == np.float32
+    with pytest.raises(ValueError, match=r"target: float label maps must hold whole numbers, got 0\.5"):
+        fastsdm.nearest(np.full((3, 4, 5), 0.5), classes=2, backend=backend)
+
+
+def line(*inside: int) -> torch.Tensor:
+    """A 2D mask of one row of nine voxels."""
+    mask = torch.zeros(1, 1, 9, dtype=torch.bool)
+    mask[0, 0, list(inside)] = True
+    return mask
+
+
+def test_ties_of_torch() -> None:
+    """The line along the first axis comes before any other slice, then the lowest slice; so within it."""
+    rows = torch.ones(1, 2, dtype=torch.float64)
+    torch_backend = registry.get("torch")
+    assert torch_backend.nearest(line(2, 6), (1,), rows, None)[0, 0, 1, 0, 4] == 2, "the lower of two"
+    mask = torch.zeros(1, 7, 7, dtype=torch.bool)
+    mask[0, 3, 1] = mask[0, 3, 5] = mask[0, 1, 3] = mask[0, 5, 3] = True
+    assert torch_backend.nearest(mask, (1,), rows, None)[0, 0, :, 3, 3].tolist() == [1, 3]
+    mask = torch.zeros(1, 7, 7, dtype=torch.bool)
+    mask[0, 5, 2] = mask[0, 5, 4] = mask[0, 1, 4] = True
+    assert torch_backend.nearest(mask, (1,), rows, None)[0, 0, :, 3, 3].tolist() == [1, 4], "the lower slice"
+
+
+@pytest.mark.parametrize("function", [fastsdm.nearest, fastsdm.nearest_label, fastsdm.instance_distance])
+def test_devices_that_nothing_else_runs_on(function) -> None:
+    volumes = torch.zeros(2, 3, 4, 5, device="meta", dtype=torch.int32)
+    found = function(volumes)
+    assert found.device.type == "meta"
+    assert found.shape == ((2, 3, 3, 4, 5) if function is fastsdm.nearest else volumes.shape)

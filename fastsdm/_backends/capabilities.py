@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 
@@ -73,6 +73,14 @@ def select(kind: type[CapableT], backend: str, device: torch.device, what: str) 
         BackendUnavailableError: the named backend cannot do it, or ``auto`` finds none that can.
     """
     name = registry.current_choice(backend)
+    key = (kind, name, device)
+    chosen = registry.found.get(key)
+    if chosen is None:  # asking isinstance of these protocols takes longer than a small map
+        chosen = registry.found[key] = _available(kind, name, device, what)
+    return cast("CapableT", chosen)
+
+
+def _available(kind: type[CapableT], name: str, device: torch.device, what: str) -> CapableT:
     if name != "auto":
         chosen = registry.select(name, device)
         if not isinstance(chosen, kind):

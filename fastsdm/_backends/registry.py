@@ -32,8 +32,8 @@ AUTO_ORDER: dict[str, tuple[str, ...]] = {
 _AUTO_ORDER_ELSEWHERE = ("torch",)
 _ENVIRONMENT_VARIABLE = "FASTSDM_BACKEND"
 
-#: What ``select`` found available, by choice and device. What was unavailable is asked for again.
-_found: dict[tuple[str, torch.device], Backend] = {}
+#: What was found available, by choice and device (and kind). What was unavailable is asked for again.
+found: dict[tuple[object, ...], Backend] = {}
 _selected: ContextVar[str | None] = ContextVar("fastsdm_backend", default=None)
 
 
@@ -73,7 +73,7 @@ def backends() -> dict[str, BackendStatus]:
     Looks again at what ``backend="auto"`` should take, so that a package that was installed after the
     process's first map counts from here on.
     """
-    _found.clear()
+    found.clear()
     present = _devices_present()
     automatic = {device.type: _first_available(device) for device in present}
     return {name: _status(get(name), present, automatic) for name in _MODULES}
@@ -116,9 +116,9 @@ def select(backend: str, device: torch.device) -> Backend:
         BackendUnavailableError: the named backend cannot run, or ``auto`` finds none that can.
     """
     name = current_choice(backend)
-    chosen = _found.get((name, device))
+    chosen = found.get((name, device))
     if chosen is None:
-        chosen = _found[name, device] = _available(name, device)
+        chosen = found[name, device] = _available(name, device)
     return chosen
 
 

@@ -1,24 +1,52 @@
 """The separable transform in plain torch operations: exact, on any torch device, no compiler or package.
 
-The last axis by running maxima; each other one by comparing every voxel with its whole column, in blocks of
-broadcast sums (Saito and Toriwaki 1994, doi:10.1016/0031-3203(94)90133-3). Work grows with the length of the
-columns, and no step depends on the values: nothing waits for an accelerator.
+Along the last axis by running maxima; along each other one by comparing every voxel with its whole column, in
+blocks of broadcast sums (Saito and Toriwaki 1994, doi:10.1016/0031-3203(94)90133-3). Work grows with the
+length of the columns, and no step depends on the values: nothing waits for an accelerator.
+
+One field serves both phases. It holds each voxel's squared distance to the nearest voxel of another label.
+Along a further axis a voxel p is offered ``field[q] + (p - q)^2`` by every q of its column. From a q of its
+own label that is right. From a q of another label ``(p - q)^2`` would be right; what is offered is more and
+does no harm, and the nearest such q is found by the running maxima along that axis.
+
+Volumes that are computed together lie beside each other along a last axis, so that rows are long where
+volumes are small.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 #: Sums that are held at once: on the CPU they stay in the cache, on an accelerator they fill it.
 _CPU_BLOCK, _DEVICE_BLOCK = 1 << 19, 1 << 26
+#: Voxels of the volumes that are computed together. A larger volume is computed alone.
+_CPU_TOGETHER, _DEVICE_TOGETHER = 1 << 18, 1 << 26
+#: Axes up to this length are scanned in 16 bits.
+_LONGEST_IN_16_BITS = 1 << 13
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The voxel size of a few volumes.
+
+    Attributes:
+        unit: of distances, the voxel size along the last axis; a number, or one per volume, ``[M]``.
+        weights: of squared steps along each axis in squared units; a number, or one per volume, each.
+        reaches: how many voxels to look along each axis.
+    """
+
+    unit: float | torch.Tensor
+    weights: tuple[float | torch.Tensor, ...]
+    reaches: tuple[int, ...]
 
 
 class TorchBackend:
-    """Running maxima along the last axis, broadcast minima along the others; one map at a time."""
+    """Running maxima and broadcast minima, for as many volumes at once as fit the cache or the device."""
 
     name = "torch"
     exact = True
@@ -33,66 +61,283 @@ class TorchBackend:
         labels: torch.Tensor,
         classes: Sequence[int],
         spacing: torch.Tensor,
-        max_distance: float | None,  # columns are compared whole, so a limit saves nothing
+        max_distance: float | None,
     ) -> torch.Tensor:
         """See :class:`fastsdm._backends.contract.Backend`.
 
-        Working memory beside the result: four times a single map in float32, and blocks of sums.
+        Working memory beside the result: 16 bytes a voxel of the volumes that are computed together, and
+        blocks of sums.
         """
         shape = (labels.shape[0], len(classes), *labels.shape[1:])
         maps = torch.empty(shape, dtype=torch.float32, device=labels.device)
         if maps.numel() == 0:
             return maps
-        for sample, row, sample_maps in zip(labels, spacing.tolist(), maps, strict=True):
-            for value, class_map in zip(classes, sample_maps, strict=True):
-                class_map.copy_(_plain_map(sample == value, row))
+        flat, rows = maps.view(-1, labels[0].numel()), spacing.tolist()
+        for part, samples, values in _parts(labels, classes):
+            inside = _beside(_masks(labels, samples, values))
+            steps = _steps([rows[sample] for sample in samples], inside, max_distance)
+            distance = _distance(_squared(inside, steps), steps)
+            if max_distance is not None:
+                distance = _finite(distance, inside, max_distance)
+            sign = inside.to(torch.float32).mul_(-2).add_(1)
+            flat[part].copy_(distance.mul_(sign).view(-1, len(samples)).t())
         return maps
 
+    def instance_distance(
+        self,
+        labels: torch.Tensor,
+        background: int,
+        spacing: torch.Tensor,
+        max_distance: float | None,
+        black_border: bool,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._backends.capabilities.InstanceBackend`."""
+        maps = torch.empty(labels.shape, dtype=torch.float32, device=labels.device)
+        flat, rows = maps.view(len(labels), -1), spacing.tolist()
+        for part, samples, _ in _parts(labels, [background]):
+            some = _beside(labels[part])
+            steps = _steps([rows[sample] for sample in samples], some, max_distance)
+            distance = _distance(_squared(some, steps, black_border), steps)
+            if max_distance is not None:
+                distance.clamp_(max=max_distance)
+            distance.masked_fill_(some == background, 0)
+            flat[part].copy_(distance.view(-1, len(samples)).t())
+        return maps
 
-def _plain_map(inside: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
-    """``[*S]`` bool to the plain map."""
-    # In voxels of the last axis: at equal spacing all squares are whole numbers, and sums do not round.
-    unit = spacing[-1]
-    squared = _row_distance(torch.stack((inside, ~inside))).square_()
-    for axis in reversed(range(len(spacing) - 1)):
-        squared = _column_minimum(squared, axis + 1, spacing[axis] / unit)
-    to_inside, to_outside = _sqrt_(squared).mul_(unit).unbind()
-    return to_inside.sub_(to_outside)
+    def nearest(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int] | None,
+        spacing: torch.Tensor,
+        max_distance: float | None,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._backends.capabilities.NearestBackend`.
+
+        Of equally near voxels the one in the same line along the first axis is taken, else the one whose
+        slice has the lowest index; within the slice the same holds for the next axis. Of two in a line along
+        the last axis the lower index is taken.
+        """
+        ndim = labels.ndim - 1
+        count = 1 if classes is None else len(classes)
+        shape = (labels.shape[0], count, ndim, *labels.shape[1:])
+        indices = torch.empty(shape, dtype=torch.int32, device=labels.device)
+        flat, rows = indices.view(-1, ndim, labels[0].numel()), spacing.tolist()
+        limit = torch.finfo(torch.float32).max if max_distance is None else max_distance
+        for part, samples, values in _parts(labels, [0] if classes is None else classes):
+            inside = _beside(labels[part] != 0 if classes is None else _masks(labels, samples, values))
+            steps = _steps([rows[sample] for sample in samples], inside, max_distance)
+            place = torch.empty(inside.shape, dtype=torch.int64, device=inside.device)
+            beyond = _distance(_squared(inside, steps, place=place), steps) > limit
+            for axis in reversed(range(ndim)):
+                size = inside.shape[axis]
+                found = (place % size).masked_fill_(beyond, -1)
+                flat[part, axis].copy_(found.view(-1, len(samples)).t())
+                place = place.div_(size, rounding_mode="floor")
+        return indices
 
 
-def _sqrt_(squared: torch.Tensor) -> torch.Tensor:
-    if squared.device.type != "cpu":
-        return squared.sqrt_()
-    np.sqrt(squared.numpy(), out=squared.numpy())  # MKL's, which torch takes, may be off by a unit
-    return squared
+def _parts(labels: torch.Tensor, classes: Sequence[int]) -> Iterator[tuple[slice, list[int], list[int]]]:
+    """Volumes to compute together: their place among all, sample and label value of each."""
+    on_cpu = labels.device.type == "cpu"
+    count, volume = labels.shape[0] * len(classes), math.prod(labels.shape[1:])
+    together = max(1, (_CPU_TOGETHER if on_cpu else _DEVICE_TOGETHER) // max(1, volume))
+    for first in range(0, count, together):
+        numbers = range(first, min(first + together, count))
+        pairs = [divmod(number, len(classes)) for number in numbers]
+        yield (
+            slice(first, numbers.stop),
+            [sample for sample, _ in pairs],
+            [classes[k] for _, k in pairs],
+        )
 
 
-def _row_distance(targets: torch.Tensor) -> torch.Tensor:
-    """Distance along the last axis to the nearest target, in voxels; infinite in rows without."""
-    place = torch.arange(targets.shape[-1], dtype=torch.float32, device=targets.device)
-    before = torch.where(targets, place, -math.inf).cummax(-1).values
-    after = torch.where(targets, place, math.inf).flip(-1).cummin(-1).values.flip(-1)
-    return torch.minimum(place - before, after - place)
+def _masks(labels: torch.Tensor, samples: Sequence[int], values: Sequence[int]) -> torch.Tensor:
+    """``[M, *S]`` bool."""
+    if len(set(values)) == 1:
+        return labels[samples[0] : samples[-1] + 1] == values[0]
+    masks = torch.empty((len(samples), *labels.shape[1:]), dtype=torch.bool, device=labels.device)
+    for mask, sample, value in zip(masks, samples, values, strict=True):
+        torch.eq(labels[sample], value, out=mask)
+    return masks
 
 
-def _column_minimum(squared: torch.Tensor, axis: int, step: float) -> torch.Tensor:
-    """``min over q of squared[q] + (step * (p - q))^2`` along an axis."""
-    size, inner = squared.shape[axis], math.prod(squared.shape[axis + 1 :])
-    columns = squared.reshape(-1, size, inner)
-    place = torch.arange(size, dtype=torch.float32, device=squared.device)
-    block = _CPU_BLOCK if squared.device.type == "cpu" else _DEVICE_BLOCK
-    width = min(inner, max(1, block // size))
-    rows = min(size, max(1, block // (size * width)))
-    planes = max(1, block // (rows * size * width))
+def _beside(volumes: torch.Tensor) -> torch.Tensor:
+    """``[M, *S]`` to ``[*S, M]``, contiguous."""
+    if len(volumes) == 1:
+        return volumes[0].unsqueeze(-1)
+    return volumes.flatten(1).t().contiguous().view(*volumes.shape[1:], len(volumes))
+
+
+def _steps(rows: Sequence[Sequence[float]], volumes: torch.Tensor, max_distance: float | None) -> _Steps:
+    limit = math.inf if max_distance is None else max_distance
+    columns = list(zip(*rows, strict=True))
+    return _Steps(
+        unit=_number(columns[-1], volumes),
+        weights=tuple(
+            _number([(step / unit) ** 2 for step, unit in zip(column, columns[-1], strict=True)], volumes)
+            for column in columns
+        ),
+        reaches=tuple(
+            int(min(size, limit // min(column) + 1))
+            for size, column in zip(volumes.shape, columns, strict=False)
+        ),
+    )
+
+
+def _number(values: Sequence[float], volumes: torch.Tensor) -> float | torch.Tensor:
+    """What all volumes have in common, or ``[M]`` float32."""
+    if len(set(values)) == 1:
+        return values[0]
+    numbers = torch.empty(len(values), dtype=torch.float32, device=volumes.device)
+    for place, value in zip(numbers, values, strict=True):
+        place.fill_(value)  # a tensor made of the list would be copied from the host, which waits
+    return numbers
+
+
+def _squared(
+    labels: torch.Tensor, steps: _Steps, border: bool = False, place: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Squared distance of every voxel to the nearest one of another label, in squared units.
+
+    Args:
+        labels: ``[*S, M]``, contiguous.
+        steps: voxel sizes, and how far to look.
+        border: whether another label lies beyond the volumes.
+        place: int64 ``[*S, M]``, filled with the number of that voxel within its volume.
+
+    Returns:
+        ``[*S, M]`` float32; infinite where there is none.
+    """
+    last, volume = labels.ndim - 2, labels.shape[:-1]
+    own = torch.arange(math.prod(volume), dtype=torch.int64, device=labels.device).view(*volume, 1)
+    field, way = _along_line(labels, last, steps.reaches[-1], border)
+    if place is not None:
+        torch.add(own, way(), out=place)
+    for axis in reversed(range(last)):
+        weight, reach = steps.weights[axis], steps.reaches[axis]
+        line, way = _along_line(labels, axis, reach, border)
+        line.mul_(weight)
+        if place is None:
+            field = _column_minimum(field, axis, weight, reach)
+        else:
+            chosen = torch.empty_like(place)
+            field = _column_minimum(field, axis, weight, reach, chosen)
+            stride = math.prod(volume[axis + 1 :])
+            torch.where(line <= field, own + way() * stride, place.gather(axis, chosen), out=place)
+        torch.minimum(field, line, out=field)
+    return field
+
+
+def _distance(squared: torch.Tensor, steps: _Steps) -> torch.Tensor:
+    if squared.device.type == "cpu":
+        np.sqrt(squared.numpy(), out=squared.numpy())  # MKL's, which torch takes, may be off by a unit
+    else:
+        squared.sqrt_()
+    return squared.mul_(steps.unit)
+
+
+def _finite(distance: torch.Tensor, inside: torch.Tensor, limit: float) -> torch.Tensor:
+    """What was not looked for reads more than the limit, unless there is nothing to find."""
+    masks = inside.view(-1, inside.shape[-1])
+    mixed = masks.any(0).logical_and_(masks.logical_not().any(0))
+    return torch.minimum(distance, torch.where(mixed, 2 * limit, math.inf).to(torch.float32))
+
+
+def _along_line(
+    labels: torch.Tensor, axis: int, reach: int, border: bool
+) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+    """Squared distance to the nearest other label along an axis, in voxels, and the way there.
+
+    Args:
+        labels: ``[*S, M]``.
+        axis: of these.
+        reach: how many voxels to look, at least.
+        border: whether another label lies beyond the volumes.
+
+    Returns:
+        float32 of the labels' shape, infinite where there is none; and what computes the signed number of
+        voxels to that label, int64, to the lower side where both are as near.
+    """
+    size = labels.shape[axis]
+    dtype, far = (torch.int16, 1 << 14) if size <= _LONGEST_IN_16_BITS else (torch.int32, 1 << 29)
+    low, high = (-1, size) if border else (-far, size + far - 1)
+    place = torch.arange(size, dtype=dtype, device=labels.device)
+    place = place.view(-1, *(1 for _ in labels.shape[axis + 1 :]))
+    # As numbers: on a CPU `where` and `masked_fill` take several times as long.
+    change = (labels.narrow(axis, 1, size - 1) != labels.narrow(axis, 0, size - 1)).to(dtype)
+    end = torch.full_like(labels.narrow(axis, 0, 1), low, dtype=dtype)
+    before = torch.cat((end, (change * (place[:-1] - low)).add_(low)), axis)
+    after = torch.cat(((change * (place[1:] - high)).add_(high), end.fill_(high)), axis)
+    window = 1
+    while window < min(size, reach):
+        before, after = _doubled(before, after, axis, window)
+        window *= 2
+    left, right = place - before, after - place
+    nearest = torch.minimum(left, right)
+    squared = nearest.to(torch.float32).square_().masked_fill_(nearest >= far, math.inf)
+    return squared, lambda: torch.where(left <= right, -left, right).to(torch.int64)
+
+
+def _doubled(
+    before: torch.Tensor, after: torch.Tensor, axis: int, window: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maxima over the ``2 * window`` voxels up to each one, minima over as many from each one on."""
+    rest = before.shape[axis] - window
+    wider = torch.maximum(before.narrow(axis, window, rest), before.narrow(axis, 0, rest))
+    before = torch.cat((before.narrow(axis, 0, window), wider), axis)
+    wider = torch.minimum(after.narrow(axis, 0, rest), after.narrow(axis, window, rest))
+    return before, torch.cat((wider, after.narrow(axis, rest, window)), axis)
+
+
+def _column_minimum(
+    field: torch.Tensor,
+    axis: int,
+    weight: float | torch.Tensor,
+    reach: int,
+    chosen: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``min over q of field[q] + weight * (p - q)^2`` along an axis, of the q within reach.
+
+    Args:
+        field: ``[*S, M]`` float32, contiguous.
+        axis: of these.
+        weight: of squared steps; a number, or one per volume, ``[M]``.
+        reach: how many voxels to look, at least.
+        chosen: int64 of the field's shape, filled with the lowest q of the minimum.
+    """
+    size, inner = field.shape[axis], math.prod(field.shape[axis + 1 :])
+    columns = field.view(-1, size, inner)
+    weights = weight.repeat(inner // len(weight)) if isinstance(weight, torch.Tensor) else None
+    place = torch.arange(size, dtype=torch.float32, device=field.device)
     result = torch.empty_like(columns)
+    numbers = None if chosen is None else chosen.view_as(columns)
+    rows, planes, width = _block(size, reach, len(columns), inner, field.device.type == "cpu")
     for row in range(0, size, rows):
-        gap = (place[row : row + rows, None] - place).square_().mul_(step**2)[..., None]
-        for first in range(0, len(columns), planes):
-            for left in range(0, inner, width):
-                part = columns[first : first + planes, None, :, left : left + width]
-                target = result[first : first + planes, row : row + rows, left : left + width]
-                target.copy_((part + gap).amin(dim=2))
-    return result.view_as(squared)
+        low, high = max(0, row - reach), min(size, row + rows + reach)
+        gap = (place[row : row + rows, None] - place[low:high]).square_()[..., None]
+        for left in range(0, inner, width):
+            across = slice(left, left + width)
+            cost = gap * (weight if weights is None else weights[across])
+            for first in range(0, len(columns), planes):
+                some = slice(first, first + planes)
+                sums = columns[some, None, low:high, across] + cost
+                target = (some, slice(row, row + rows), across)
+                if numbers is None:
+                    torch.amin(sums, 2, out=result[target])
+                else:
+                    found = sums.min(2)
+                    result[target] = found.values
+                    numbers[target] = found.indices.add_(low)
+    return result.view_as(field)
+
+
+def _block(size: int, reach: int, planes: int, inner: int, on_cpu: bool) -> tuple[int, int, int]:
+    """How many rows, planes and columns are summed at once."""
+    block = _CPU_BLOCK if on_cpu else _DEVICE_BLOCK
+    span = min(size, 2 * reach + 1)
+    width = min(inner, max(1, block // span))
+    rows = min(size, max(1, block // (span * width)))
+    return rows, min(planes, max(1, block // (rows * span * width))), width
 
 
 BACKEND = TorchBackend()

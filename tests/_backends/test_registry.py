@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fastsdm
-from fastsdm._backends import registry
+from fastsdm._backends import capabilities, registry
 
 NAMES = ("triton", "cucim", "cupy", "torch", "jump-flooding", "native", "scipy")
 
@@ -39,7 +39,7 @@ def only(monkeypatch):
         table = {name: Candidate(name, ("cpu", "cuda", "mps") if name in available else ()) for name in NAMES}
         monkeypatch.setattr(registry, "get", table.__getitem__)
         monkeypatch.setattr(registry, "_warned", set())
-        monkeypatch.setattr(registry, "_found", {})
+        monkeypatch.setattr(registry, "found", {})
         monkeypatch.delenv("FASTSDM_BACKEND", raising=False)
 
     return make
@@ -73,7 +73,7 @@ def test_auto_says_once_that_scipy_stands_in_for_the_kernel(only) -> None:
     only("scipy")
     with pytest.warns(UserWarning, match="'scipy' is used on the CPU.*native: native does not want cpu"):
         registry.select("auto", torch.device("cpu"))
-    registry._found.clear()
+    registry.found.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         registry.select("auto", torch.device("cpu"))
@@ -172,3 +172,22 @@ def test_status_of_native_names_its_instruction_set() -> None:
     statuses = fastsdm.backends()
     assert statuses["native"].instruction_set == _native_ext.isas()[0]
     assert statuses["scipy"].instruction_set is None
+
+
+def test_a_capability_is_asked_for_once(monkeypatch) -> None:
+    monkeypatch.setattr(registry, "found", {})
+    asked = []
+    get = registry.get
+    monkeypatch.setattr(registry, "get", lambda name: asked.append(name) or get(name))
+
+    def taken(kind=capabilities.NearestBackend) -> str:
+        return capabilities.select(kind, "auto", torch.device("cpu"), "it").name
+
+    for _ in range(3):
+        assert taken() == taken(capabilities.InstanceBackend) == "native"
+    assert asked == ["native", "native"]
+    with fastsdm.use_backend("scipy"):
+        assert taken() == "scipy"
+    monkeypatch.setattr(type(registry.get("native")), "unavailable", lambda self, device: "taken away")
+    fastsdm.backends()
+    assert taken() == "scipy"
