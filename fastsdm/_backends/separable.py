@@ -334,9 +334,10 @@ def _column_minimum(
 def _block(size: int, reach: int, planes: int, inner: int, on_cpu: bool) -> tuple[int, int, int]:
     """How many rows, planes and columns are summed at once."""
     block = _CPU_BLOCK if on_cpu else _DEVICE_BLOCK
-    span = min(size, 2 * reach + 1)
+    few = min(size, reach + 1)  # more rows would be compared with more than is in reach of each
+    span = min(size, 2 * reach + few)
     width = min(inner, max(1, block // span))
-    rows = min(size, max(1, block // (span * width)))
+    rows = min(few, max(1, block // (span * width)))
     return rows, min(planes, max(1, block // (rows * span * width))), width
 
 
