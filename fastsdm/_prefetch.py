@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -15,6 +13,7 @@ from fastsdm._backends import registry
 from fastsdm._distance_map import remember
 from fastsdm._sdm import signed_distance
 from fastsdm._settings import MapOptions, MapSettings
+from fastsdm._worker import submit
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -27,29 +26,30 @@ class Prefetched(Generic[ArrayT]):
         settings: how it is made.
     """
 
-    def __init__(
-        self, future: Future[Any], hand_over: Callable[[Any], ArrayT], settings: MapSettings
-    ) -> None:
-        self._future = future
-        self._hand_over = hand_over
-        self._known: torch.Tensor | None = None
+    def __init__(self, finished: Callable[[], ArrayT], settings: MapSettings) -> None:
+        self._finished = finished
+        self._known: ArrayT | None = None
         self.settings = settings
 
     def result(self) -> ArrayT:
         """The map, as :func:`fastsdm.signed_distance` would have returned it; the same one on every call.
 
         A tensor remembers how it was made, so that a loss with other settings refuses it. On CUDA the host
-        does not wait: the current stream does.
+        does not wait: the current stream does. Elsewhere a map that the worker thread has not begun yet is
+        made here.
 
         Raises:
             Exception: whatever :func:`fastsdm.signed_distance` raised.
         """
-        maps = self._hand_over(self._future.result())
+        maps = self._finished()
         if not isinstance(maps, torch.Tensor):
             return maps
         if self._known is None:
-            self._known = remember(maps, self.settings)
-        return cast("ArrayT", self._known)
+            self._known = cast("ArrayT", remember(maps, self.settings))
+        return self._known
+
+
+_OPTIONS = frozenset(MapOptions.__annotations__)
 
 
 def prefetch(target: ArrayT, **options: Unpack[MapOptions]) -> Prefetched[ArrayT]:
@@ -73,10 +73,10 @@ def prefetch(target: ArrayT, **options: Unpack[MapOptions]) -> Prefetched[ArrayT
     Raises:
         TypeError: an argument that :func:`fastsdm.signed_distance` does not have.
     """
-    unknown = sorted(options.keys() - MapOptions.__annotations__.keys())
-    if unknown:
+    if not options.keys() <= _OPTIONS:
+        unknown = min(options.keys() - _OPTIONS)
         raise TypeError(
-            f"{unknown[0]}: is no argument of prefetch; it takes {', '.join(MapOptions.__annotations__)}"
+            f"{unknown}: is no argument of prefetch; it takes {', '.join(MapOptions.__annotations__)}"
         )
     chosen = registry.current_choice(options.get("backend", "auto"))
     options["backend"] = chosen
@@ -93,7 +93,7 @@ def start(mapped: Callable[..., Any], target: ArrayT, settings: MapSettings) -> 
     """
     if _is_on_cuda(target):
         return _on_side_stream(mapped, target, settings)
-    return Prefetched(_worker.submit(mapped, target), _unchanged, settings)
+    return Prefetched(submit(mapped, target).result, settings)
 
 
 def _on_side_stream(
@@ -102,27 +102,34 @@ def _on_side_stream(
     labels, restore = as_tensor(target, "target")
     side = _side_stream(labels.device)
     side.wait_stream(torch.cuda.current_stream(labels.device))
-    # Both allocations outlive their use on the other stream: the target's here, the map's in `hand_over`.
+    # Both allocations outlive their use on the other stream: the target's here, the map's when handed over.
     labels.record_stream(side)
-    future: Future[torch.Tensor] = Future()
+    maps: torch.Tensor | None = None
+    failed: Exception | None = None
     with torch.cuda.stream(side):
         try:
-            future.set_result(mapped(labels))
+            maps = mapped(labels)
         except Exception as error:  # not handled: result() raises it, as it would a worker thread's
-            future.set_exception(error)
+            failed = error
     ready = side.record_event()
 
     # The memory of another library's array is not torch's to keep: a reference to it does, in the handle.
     kept = None if isinstance(target, torch.Tensor) else target
+    seen: list[Any] = []  # streams that wait for the map already
 
-    def hand_over(maps: torch.Tensor, _kept: object = kept) -> ArrayT:
+    def finished(_kept: object = kept) -> ArrayT:
+        if maps is None:
+            assert failed is not None
+            raise failed
         consumer = torch.cuda.current_stream(maps.device)
-        consumer.wait_event(ready)
-        maps.record_stream(consumer)
+        if consumer not in seen:
+            consumer.wait_event(ready)
+            maps.record_stream(consumer)
+            seen.append(consumer)
         handed: ArrayT = restore(maps)
         return handed
 
-    return Prefetched(future, hand_over, settings)
+    return Prefetched(finished, settings)
 
 
 def _is_on_cuda(target: object) -> bool:
@@ -134,20 +141,3 @@ def _is_on_cuda(target: object) -> bool:
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-
-def _unchanged(maps: ArrayT) -> ArrayT:
-    return maps
-
-
-_worker: ThreadPoolExecutor
-
-
-def _start_worker() -> None:
-    global _worker  # noqa: PLW0603
-    _worker = ThreadPoolExecutor(1, thread_name_prefix="fastsdm-prefetch")
-
-
-_start_worker()  # its thread starts with the first map
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_start_worker)  # threads do not survive a fork

@@ -118,6 +118,8 @@ def check_options(function: str, given: Mapping[str, object], options: type) -> 
 
 def spacing_rows(spacing: SpacingLike) -> Rows:
     """The voxel size as rows of numbers: ``((1.0,),)`` for one number, else one row, or one per sample."""
+    if isinstance(spacing, float):  # without a tensor: prefetch asks at every call
+        return ((float(spacing),),)
     tensor = _validate.spacing_tensor(spacing)
     return tuple(map(tuple, tensor.reshape(-1, tensor.shape[-1] if tensor.ndim else 1).tolist()))
 

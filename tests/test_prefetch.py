@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 import fastsdm
-from fastsdm import testing
+from fastsdm import _worker, testing
 from fastsdm._backends import registry
 from fastsdm.losses import BoundaryLoss
 
@@ -48,7 +50,7 @@ def test_result_keeps_the_kind_of_the_target_and_is_the_same_every_time() -> Non
 
 
 def test_call_returns_before_the_map_is_made(monkeypatch) -> None:
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
     made_by = []
 
     scipy = type(registry.get("scipy"))
@@ -56,11 +58,13 @@ def test_call_returns_before_the_map_is_made(monkeypatch) -> None:
 
     def waiting(*arguments):
         made_by.append(threading.current_thread().name)
+        begun.set()
         assert go_on.wait(60)
         return without_waiting(*arguments)
 
     monkeypatch.setattr(scipy, "signed_distance", waiting)
     pending = fastsdm.prefetch(labels(), backend="scipy")
+    assert begun.wait(60)
     go_on.set()  # never reached if the call above waited for the map
     pending.result()
     assert made_by[0].startswith("fastsdm-prefetch")
@@ -80,6 +84,66 @@ def test_errors_surface_at_result_every_time(target, settings, error) -> None:
     for _ in range(2):
         with pytest.raises(error):
             pending.result()
+
+
+@pytest.fixture
+def busy_worker():
+    """Keep the worker thread from beginning anything else."""
+    begun, go_on = threading.Event(), threading.Event()
+    job = _worker.submit(lambda target: (begun.set(), go_on.wait(60)), None)
+    assert begun.wait(60)
+    yield
+    go_on.set()
+    job.result()
+
+
+def test_a_map_that_is_wanted_before_it_was_begun_is_made_by_who_wants_it(busy_worker, monkeypatch) -> None:
+    made_by = []
+    scipy = type(registry.get("scipy"))
+    made = scipy.signed_distance
+    monkeypatch.setattr(
+        scipy, "signed_distance", lambda *a: (made_by.append(threading.current_thread()), made(*a))[1]
+    )
+    target = torch.from_numpy(labels())
+    pending = fastsdm.prefetch(target, backend="scipy")
+    with torch.inference_mode():  # its tensors are of no use in a training step
+        maps = pending.result()
+    assert not maps.is_inference()
+    assert pending.result() is maps
+    assert torch.equal(torch.as_tensor(maps), fastsdm.signed_distance(target))
+    assert made_by == [threading.current_thread()]
+    with pytest.raises(TypeError, match="target"):
+        fastsdm.prefetch([[1]]).result()
+
+
+def test_many_threads_that_want_the_same_map_get_it_once(monkeypatch) -> None:
+    calls = []
+    jobs = [_worker.submit(lambda target: calls.append(target) or object(), number) for number in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: [job.result() for job in jobs], range(8)))
+    assert sorted(calls) == list(range(200))
+    assert all(result == results[0] for result in results)
+
+
+def test_the_target_is_freed_when_its_map_is_made() -> None:
+    array = labels()
+    alive = weakref.ref(array)
+    pending = fastsdm.prefetch(array)
+    del array
+    pending.result()
+    assert alive() is None
+
+
+def test_a_process_ends_while_its_map_is_made() -> None:
+    script = (
+        "import numpy, fastsdm\n"
+        "pending = fastsdm.prefetch(numpy.eye(700, dtype='uint8'), spatial_dims=2, backend='scipy')\n"
+        "more = [fastsdm.prefetch(numpy.ones((3, 3), 'uint8'), spatial_dims=2) for _ in range(3)]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stderr == ""
 
 
 def test_worker_goes_on_after_an_error() -> None:
@@ -168,7 +232,11 @@ def test_streams_and_lifetimes_as_asked_for_on_cuda(monkeypatch) -> None:
     log.clear()
     with on(Stream("consumer")):
         pending.result()
-    assert log == ["consumer waits for event", "torch.float32 lives for consumer"]
+        pending.result()
+    assert log == ["consumer waits for event", "torch.float32 lives for consumer"], "once a stream"
+    with on(Stream("another")):
+        pending.result()
+    assert log[2:] == ["another waits for event", "torch.float32 lives for another"]
 
     # Another library's array lives as long as the handle: torch's allocator knows nothing of it.
     array = labels()

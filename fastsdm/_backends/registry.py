@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ import torch
 
 from fastsdm._backends.contract import Backend
 from fastsdm._errors import BackendUnavailableError
+from fastsdm._warn import warn_caller
 
 _MODULES = {
     "cucim": "fastsdm._backends.cucim",
@@ -191,8 +191,7 @@ def _warn_slow(reasons: Sequence[str]) -> None:
     if "scipy" in _warned:
         return
     _warned.add("scipy")
-    warnings.warn(
+    warn_caller(
         f"backend 'scipy' is used on the CPU, which takes seconds a volume ({'; '.join(reasons)}); name "
-        "backend='scipy' to take it without this warning",
-        stacklevel=2,
+        "backend='scipy' to take it without this warning"
     )

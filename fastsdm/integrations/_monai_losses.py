@@ -15,6 +15,7 @@ from monai.losses import DeepSupervisionLoss
 from fastsdm import _validate, losses
 from fastsdm._prefetch import Prefetched
 from fastsdm._types import SpacingLike
+from fastsdm._warn import warn_caller
 
 #: MONAI's DeepSupervisionLoss calls them weight modes.
 _WEIGHTS: dict[str, Callable[[int], float]] = {
@@ -48,11 +49,10 @@ def spacing_of(image: Any, spatial_dims: int = 3) -> torch.Tensor:
     axes = columns / sizes.unsqueeze(-2)
     angles = (axes.mT @ axes - torch.eye(spatial_dims, dtype=torch.float64)).abs().max()
     if angles > 1e-3:
-        warnings.warn(
+        warn_caller(
             f"affine: its axes are not at right angles (cosine up to {angles.item():.2f}), and distances are "
             "measured as if they were; RandAffined leaves such an affine where voxels are not cubes: "
-            "resample to cubes before it",
-            stacklevel=3,
+            "resample to cubes before it"
         )
     return sizes
 
@@ -160,11 +160,10 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
             warnings.simplefilter("ignore")
             sizes = spacing_of(source, ndim)
         if bool((sizes.amax(dim=-1) > 1.001 * sizes.amin(dim=-1)).any()):
-            warnings.warn(
+            warn_caller(
                 f"spacing: voxels of {sizes.reshape(-1, ndim)[0].tolist()} are taken as cubes of size 1, "
                 "as MONAI does; pass spacing='affine' to measure in the affine's units, or spacing=1 to "
-                "silence this",
-                stacklevel=6,
+                "silence this"
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -15,6 +14,7 @@ from fastsdm._backends import registry
 from fastsdm._prefetch import Prefetched, start
 from fastsdm._settings import MapSettings, spacing_rows
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
+from fastsdm._warn import warn_caller
 from fastsdm.losses._map_settings import (
     Normalization,
     PendingMap,
@@ -330,8 +330,7 @@ class DistanceMapLoss(torch.nn.Module):
                 "include_background=False": not self.include_background,
             }
             for setting in (setting for setting, given in ignored.items() if given):
-                # From here: forward, torch's two calls of a module, then the caller.
-                warnings.warn(f"single channel prediction, `{setting}` ignored.", stacklevel=5)
+                warn_caller(f"single channel prediction, `{setting}` ignored.")
 
     def _activated(self, input: torch.Tensor) -> torch.Tensor:
         """Predictions of the channels the loss looks at, at least float32."""

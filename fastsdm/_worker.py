@@ -1,0 +1,106 @@
+"""A thread that runs jobs beside its caller, with as little between the two as Python has."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+
+from fastsdm._warn import keep_for_later, warn_caller
+
+
+class Job:
+    """A call that one thread makes: the worker, or whoever asks for its result before the worker began."""
+
+    __slots__ = ("_call", "_claim", "_done", "_error", "_result", "_target", "_warnings")
+
+    def __init__(self, call: Callable[[Any], Any], target: object) -> None:
+        self._call: Callable[[Any], Any] | None = call
+        self._target: object = target
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._warnings: list[str] = []
+        self._claim = threading.Lock()
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def run(self) -> None:
+        """Make the call, unless another thread does or did."""
+        if not self._claim.acquire(blocking=False):
+            return
+        call, target = self._call, self._target
+        self._call = self._target = None  # the target may be freed as soon as the map is made
+        assert call is not None
+        try:
+            self._result = call(target)
+        except BaseException as error:  # not handled: result() raises it
+            self._error = error
+        self._done.release()
+
+    def run_beside(self) -> None:
+        """The same on the worker thread, whose warnings `result` gives."""
+        keep_for_later(self._warnings)
+        self.run()
+
+    def result(self) -> Any:
+        """What the call returned, or raised; waits for it."""
+        if torch.is_inference_mode_enabled():  # a map made in it could not be trained with outside of it
+            with torch.inference_mode(False):
+                self.run()
+        else:
+            self.run()
+        with self._done:
+            pass
+        while self._warnings:
+            warn_caller(self._warnings.pop())
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+_jobs: SimpleQueue[Job | None] = SimpleQueue()
+_thread: threading.Thread | None = None
+
+
+def submit(call: Callable[[Any], Any], target: object) -> Job:
+    """Let the worker thread make ``call(target)``; jobs are begun in the order they came."""
+    job = Job(call, target)
+    if _thread is None:
+        _start()
+    _jobs.put(job)
+    return job
+
+
+def _start() -> None:
+    global _thread  # noqa: PLW0603
+    _thread = threading.Thread(target=_work, args=(_jobs,), name="fastsdm-prefetch", daemon=True)
+    _thread.start()
+
+
+def _work(jobs: SimpleQueue[Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job.run_beside()
+        del job  # it holds its map until the next one comes
+
+
+def _stop() -> None:
+    """Let the thread end before the interpreter does; it may be in the middle of a map."""
+    if _thread is not None:
+        _jobs.put(None)
+        _thread.join()
+
+
+def _forget() -> None:
+    """In a forked child: threads do not survive a fork, and the queue's lock may be held by one."""
+    global _jobs, _thread
+    _jobs, _thread = SimpleQueue(), None
+
+
+atexit.register(_stop)
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_forget)
