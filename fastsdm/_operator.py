@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -93,8 +94,41 @@ def _fake_signed_distance(
     return _empty_map(labels, classes, dtype, region)
 
 
+def _mapped_signed_distance(
+    info: Any,
+    in_dims: Sequence[Any],
+    labels: torch.Tensor,
+    spacing: torch.Tensor | None,
+    row: list[float],
+    *options: Any,
+) -> tuple[torch.Tensor, int]:
+    """Under ``torch.vmap``: one call, with the mapped axis as a part of the batch.
+
+    Args:
+        info: its ``batch_size`` is the length of the mapped axis.
+        in_dims: the mapped axis of each argument, or None.
+        labels: as in :func:`_signed_distance`, with the mapped axis.
+        spacing: as there, with the mapped axis.
+        row: as there.
+        *options: as there.
+
+    Returns:
+        The maps, and where their mapped axis is.
+    """
+    count, batch = info.batch_size, labels.shape[0 if in_dims[0] != 0 else 1]
+
+    def merged(tensor: torch.Tensor, axis: int | None) -> torch.Tensor:
+        mapped = tensor.expand(count, *tensor.shape) if axis is None else tensor.movedim(axis, 0)
+        return mapped.reshape(count * batch, *mapped.shape[2:])
+
+    rows = None if spacing is None else merged(spacing, in_dims[1])
+    maps: torch.Tensor = signed_distance_operator(merged(labels, in_dims[0]), rows, row, *options)
+    return maps.view(count, batch, *maps.shape[1:]), 0
+
+
 _LIBRARY.impl("signed_distance", _signed_distance, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("fastsdm::signed_distance", _fake_signed_distance, lib=_LIBRARY)
+torch.library.register_vmap("fastsdm::signed_distance", _mapped_signed_distance, lib=_LIBRARY)
 
 #: Called with the arguments of :func:`_signed_distance`.
 signed_distance_operator = torch.ops.fastsdm.signed_distance.default

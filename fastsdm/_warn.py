@@ -6,13 +6,20 @@ import sys
 import threading
 import warnings
 
+import torch
+
 #: Packages whose frames lie between a caller and a warning: torch calls modules, operators and data sets.
 _PASSED_THROUGH = frozenset({"fastsdm", "torch"})
 _kept = threading.local()
 
 
 def warn_caller(message: str) -> None:
-    """Warn at the innermost line outside of this package and torch, or keep it (:func:`keep_for_later`)."""
+    """Warn at the innermost line outside of this package and torch, or keep it (:func:`keep_for_later`).
+
+    Says nothing while torch.compile traces: a graph would break there.
+    """
+    if torch.compiler.is_compiling():
+        return
     messages: list[str] | None = getattr(_kept, "messages", None)
     if messages is not None:
         messages.append(message)

@@ -86,10 +86,17 @@ def _available(kind: type[CapableT], name: str, device: torch.device, what: str)
         if not isinstance(chosen, kind):
             raise BackendUnavailableError(name, f"it does not compute {what}; use one of {_names(kind)}")
         return chosen
+    reasons: list[str] = []
     for candidate in registry.auto_order(device):
         found = registry.get(candidate)
-        if isinstance(found, kind) and found.unavailable(device) is None:
+        if not isinstance(found, kind):
+            continue
+        reason = found.unavailable(device)
+        if reason is None:
+            if found.name == "scipy":
+                registry.warn_slow(reasons)
             return found
+        reasons.append(f"{candidate}: {reason}")
     raise BackendUnavailableError(
         "auto", f"no backend computes {what} on {device}; move the labels to the CPU with .cpu()"
     )

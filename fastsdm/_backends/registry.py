@@ -134,7 +134,7 @@ def _available(name: str, device: torch.device) -> Backend:
         reason = candidate.unavailable(device)
         if reason is None:
             if (candidate.name, device.type) == ("scipy", "cpu"):
-                _warn_slow(reasons)
+                warn_slow(reasons)
             return candidate
         reasons.append(f"{candidate.name}: {reason}")
     raise BackendUnavailableError("auto", f"nothing runs on {device} ({'; '.join(reasons)})")
@@ -186,7 +186,7 @@ def _devices_present() -> list[torch.device]:
 _warned: set[str] = set()
 
 
-def _warn_slow(reasons: Sequence[str]) -> None:
+def warn_slow(reasons: Sequence[str]) -> None:
     """Say once that scipy, hundreds of times slower, stands in for the kernel that was not built."""
     if "scipy" in _warned:
         return
