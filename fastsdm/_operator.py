@@ -13,7 +13,8 @@ from fastsdm._backends.contract import SpacingRows, finishing
 
 _SCHEMA = (
     "signed_distance(Tensor labels, Tensor? spacing, float[] row, int[]? classes, str convention, str empty, "
-    "float? max_distance, ScalarType dtype, str backend, SymInt[]? region=None) -> Tensor"
+    "float? max_distance, ScalarType dtype, str backend, SymInt[]? region=None, bool black_border=False) "
+    "-> Tensor"
 )
 # `custom_op` would do, at three times the cost of a call and two seconds of imports at the first one.
 _LIBRARY = torch.library.Library("fastsdm", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -31,6 +32,7 @@ def _signed_distance(
     dtype: torch.dtype,
     backend: str,
     region: list[int] | None = None,
+    black_border: bool = False,
 ) -> torch.Tensor:
     """The maps of checked labels, ``[B, K, *S]`` or a region of it.
 
@@ -48,6 +50,7 @@ def _signed_distance(
         dtype: of the map.
         backend: ``"auto"`` or a name.
         region: first voxel and shape of the part that is wanted, one after the other.
+        black_border: whether all that lies beyond the volume is outside of every class.
     """
     chosen = registry.select(backend, labels.device)
     rows: SpacingRows
@@ -62,6 +65,8 @@ def _signed_distance(
     start, size = ((0,) * len(shape), shape) if region is None else _halves(region)
     limit = None if max_distance is None else _conventions.search_limit(convention, rows, max_distance)
     finish = _conventions.finish(convention, empty, rows, shape, max_distance)
+    if black_border:  # a frame of voxels, which the region leaves out again
+        labels, start = _framed(labels, classes), [first + 1 for first in start]
     fused = finishing(chosen)
     if fused is not None and empty != "raise":
         return fused.finished_region(labels, classes, rows, limit, finish, start, size, dtype)
@@ -90,6 +95,7 @@ def _fake_signed_distance(
     dtype: torch.dtype,
     backend: str,
     region: list[int] | None = None,
+    black_border: bool = False,
 ) -> torch.Tensor:
     return _empty_map(labels, classes, dtype, region)
 
@@ -140,6 +146,18 @@ def _empty_map(
     shape = labels.shape[1:] if region is None else _halves(region)[1]
     maps = 1 if classes is None else len(classes)
     return labels.new_empty((labels.shape[0], maps, *shape), dtype=dtype)
+
+
+def _framed(labels: torch.Tensor, classes: list[int] | None) -> torch.Tensor:
+    """The volumes within a frame of one voxel that is of no class."""
+    value = 0
+    if classes is not None:
+        low, high = _validate.label_range(labels.dtype)
+        free = next((label for label in range(low, high + 1) if label not in classes), None)
+        if free is None:  # every label that the dtype can hold is a class
+            labels, free = labels.to(torch.int64), high + 1
+        value = free
+    return torch.constant_pad_nd(labels, [1, 1] * (labels.ndim - 1), value)
 
 
 def _halves(numbers: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:

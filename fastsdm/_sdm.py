@@ -24,6 +24,7 @@ def signed_distance(
     empty: EmptyPolicy = "inf",
     max_distance: float | None = None,
     ignore_index: int | None = None,
+    black_border: bool = False,
     dtype: object = None,
     backend: str = "auto",
 ) -> ArrayT:
@@ -54,6 +55,9 @@ def signed_distance(
             backends may stop searching there.
         ignore_index: label of voxels that are neither inside nor outside of any class, and read 0: distances
             run to the nearest voxel that is known. Costs a second map.
+        black_border: whether all that lies beyond the volume is outside of every class, so that no voxel
+            inside is farther from the outside than from the first voxel past the border. By default nothing
+            is known beyond the border, and no distance runs there. Costs a copy of the labels.
         dtype: of the result: float32 (None), float64, float16 or bfloat16. Distances are computed in float32.
         backend: ``"auto"``, or the name of one, which then works or raises.
 
@@ -76,6 +80,7 @@ def signed_distance(
         empty=empty,
         max_distance=max_distance,
         ignore_index=ignore_index,
+        black_border=black_border,
         dtype=dtype,
         backend=backend,
     )
@@ -88,6 +93,7 @@ def distance_transform(
     spatial_dims: int = 3,
     spacing: SpacingLike = 1.0,
     max_distance: float | None = None,
+    black_border: bool = False,
     backend: str = "auto",
 ) -> ArrayT:
     """Distance of each non-zero voxel to the nearest zero voxel, batched.
@@ -100,6 +106,7 @@ def distance_transform(
         spatial_dims: 2 or 3: how many of the last axes are spatial.
         spacing: voxel size, as in :func:`signed_distance`.
         max_distance: distances beyond it read ``max_distance``.
+        black_border: whether all that lies beyond the volume is zero.
         backend: ``"auto"``, or the name of one.
 
     Returns:
@@ -124,6 +131,7 @@ def distance_transform(
         convention="plain",
         empty="inf",
         max_distance=max_distance,
+        black_border=black_border,
         dtype=None,
         backend=backend,
     )
@@ -192,6 +200,7 @@ def _checked_map(
     dtype: object,
     backend: str,
     ignore_index: int | None = None,
+    black_border: bool = False,
     region: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> torch.Tensor:
     spatial_dims = _validate.spatial_dims(spatial_dims)
@@ -200,6 +209,7 @@ def _checked_map(
     _validate.convention(convention)
     _validate.empty_policy(empty)
     _validate.max_distance(max_distance)
+    _validate.boolean("black_border", black_border)
     result_dtype = _validate.float_dtype(dtype)
     leading, shape = labels.shape[: labels.ndim - spatial_dims], labels.shape[labels.ndim - spatial_dims :]
     is_compiling = torch.compiler.is_compiling()
@@ -217,6 +227,7 @@ def _checked_map(
         result_dtype,
         backend,
         None if region is None else [*region[0], *region[1]],
+        black_border,
     )
     values = None if classes is None else _validate.class_values(classes, labels.dtype)
     labels = labels.reshape(math.prod(leading), *shape)
@@ -250,6 +261,7 @@ def signed_distance_of_masks(
     dtype: torch.dtype,
     backend: str,
     region: list[int] | None = None,
+    black_border: bool = False,
 ) -> torch.Tensor:
     """The map of masks among ignored voxels, which are neither inside nor outside.
 
@@ -267,6 +279,7 @@ def signed_distance_of_masks(
         dtype: of the result.
         backend: as there.
         region: first voxel and shape of the part that is wanted.
+        black_border: as there.
 
     Returns:
         ``[B, K, *S]``, 0 at ignored voxels.
@@ -284,6 +297,7 @@ def signed_distance_of_masks(
         dtype,
         backend,
         region,
+        black_border,
     )
     if region is not None:
         ndim = len(shape)

@@ -30,6 +30,7 @@ class MapOptions(TypedDict, total=False):
     empty: EmptyPolicy
     max_distance: float | None
     ignore_index: int | None
+    black_border: bool
     dtype: object
     backend: str
 
@@ -46,6 +47,7 @@ class MapSettings:
         max_distance: as there.
         ignore_index: as there.
         ignore_mask: whether further voxels were ignored by a mask.
+        black_border: as there.
     """
 
     classes: tuple[int, ...] | None
@@ -55,6 +57,7 @@ class MapSettings:
     max_distance: float | None
     ignore_index: int | None = None
     ignore_mask: bool = False
+    black_border: bool = False
 
     @classmethod
     def of(cls, options: MapOptions) -> MapSettings:
@@ -69,6 +72,7 @@ class MapSettings:
             options.get("empty", "inf"),
             None if limit is None else float(limit),
             options.get("ignore_index"),
+            black_border=options.get("black_border", False),
         )
 
     def spacing_like(self) -> SpacingLike:
@@ -87,7 +91,7 @@ class MapSettings:
         """
         pairs: list[tuple[str, Any, Any]] = [
             (name, getattr(self, name), getattr(wanted, name))
-            for name in ("convention", "max_distance", "ignore_index", "ignore_mask")
+            for name in ("convention", "max_distance", "ignore_index", "ignore_mask", "black_border")
         ]
         if not _same_rows(self.spacing, wanted.spacing):
             pairs.append(("spacing", _shown(self.spacing), _shown(wanted.spacing)))

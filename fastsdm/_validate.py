@@ -85,6 +85,12 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
+def boolean(name: str, value: object) -> None:
+    """Raise TypeError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: must be a bool, got {type(value).__name__}")
+
+
 def spatial_dims(value: Any) -> int:
     """The number of spatial axes.
 
