@@ -55,7 +55,7 @@ def instance_distance(
     _validate.target_layout(tensor, spatial_dims, "labels")
     _validate.max_distance(max_distance)
     tensor = _validate.integer_labels(tensor, whole=True, name="labels")
-    _validate.boolean("black_border", black_border)
+    _validate.flag("black_border", black_border)
     leading, shape = tensor.shape[: tensor.ndim - spatial_dims], tensor.shape[tensor.ndim - spatial_dims :]
     rows = _validate.spacing_rows(spacing, leading, spatial_dims)
     _validate.spacing_values(rows)

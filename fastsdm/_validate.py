@@ -74,21 +74,31 @@ def integer(name: str, value: Any) -> int:
     return operator.index(value)
 
 
-def number(name: str, value: Any) -> float:
-    """The float that ``value`` stands for.
+def flag(name: str, value: object) -> bool:
+    """The bool that ``value``, of Python or numpy, stands for.
 
     Raises:
-        TypeError: not a number in the sense of :func:`is_number`.
+        TypeError: anything else, numbers included.
     """
-    if not is_number(value):
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: must be True or False, got {value!r}")
+    return bool(value)
+
+
+def number(name: str, value: object) -> float:
+    """The float that ``value`` stands for: a number, or an array or CPU tensor that is one; bools are not.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        is_bool = value.dtype in (torch.bool, np.bool_)
+        is_cpu = not isinstance(value, torch.Tensor) or value.device.type == "cpu"
+        if value.ndim == 0 and is_cpu and not is_bool:
+            value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: must be a number, got {value!r}")
     return float(value)
-
-
-def boolean(name: str, value: object) -> None:
-    """Raise TypeError unless it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: must be a bool, got {type(value).__name__}")
 
 
 def spatial_dims(value: Any) -> int:

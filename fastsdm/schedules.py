@@ -26,13 +26,20 @@ class Schedule:
 
     Attributes:
         steps_taken: how often :meth:`step` was called.
-        weights_tensor: ``weights`` as a float64 tensor ``[2]`` on the CPU. A compiled loss reads it: numbers
-            would be part of the compiled code, and every step would compile again.
+        weight_tensors: ``weights`` as two float64 scalars on the CPU. A compiled loss reads them: numbers
+            would be part of the compiled code, and every step would compile again. One tensor of length 2
+            would share its length with a batch of 2, and another batch size would compile again.
     """
 
     def __init__(self) -> None:
         self.steps_taken = 0
-        self.weights_tensor = torch.tensor(self.weights, dtype=torch.float64, device="cpu")
+        region, boundary = (torch.tensor(w, dtype=torch.float64, device="cpu") for w in self.weights)
+        self.weight_tensors = (region, boundary)
+
+    @property
+    def weights_tensor(self) -> torch.Tensor:
+        """``weight_tensors`` as one, ``[2]``."""
+        return torch.stack(self.weight_tensors)
 
     @property
     def weights(self) -> Weights:
@@ -68,17 +75,18 @@ class Schedule:
         if set(state) != {"steps_taken"}:
             raise ValueError(f"state: must hold 'steps_taken' and nothing else, got {sorted(state)}")
         steps_taken = state["steps_taken"]
-        if isinstance(steps_taken, bool) or not isinstance(steps_taken, int) or steps_taken < 0:
+        if not _validate.is_integer(steps_taken) or steps_taken < 0:
             raise ValueError(f"state: 'steps_taken' must be an integer of at least 0, got {steps_taken!r}")
-        self._go_to(steps_taken)
+        self._go_to(int(steps_taken))
 
     def _go_to(self, steps_taken: int) -> None:
         self.steps_taken = steps_taken
-        self.weights_tensor.copy_(torch.tensor(self.weights, dtype=torch.float64, device="cpu"))
+        for tensor, weight in zip(self.weight_tensors, self.weights, strict=True):
+            tensor.fill_(weight)
 
     def __repr__(self) -> str:
         settings = ", ".join(
-            f"{k}={v!r}" for k, v in vars(self).items() if k not in ("steps_taken", "weights_tensor")
+            f"{k}={v!r}" for k, v in vars(self).items() if k not in ("steps_taken", "weight_tensors")
         )
         return f"{type(self).__name__}({settings})"
 
@@ -94,8 +102,7 @@ class Constant(Schedule):
     """
 
     def __init__(self, alpha: float = 0.01) -> None:
-        _check_weight("alpha", alpha)
-        self.alpha = alpha
+        self.alpha = _checked_weight("alpha", alpha)
         super().__init__()
 
     @property
@@ -108,14 +115,11 @@ class _Ramp(Schedule):
     """A weight that goes from ``start`` to ``end`` in ``steps`` steps, and stays there."""
 
     def __init__(self, start: float, end: float, steps: int, shape: Shape) -> None:
-        _check_weight("start", start)
-        _check_weight("end", end)
+        self.start, self.end = _checked_weight("start", start), _checked_weight("end", end)
         steps = _validate.integer("steps", steps)
         if steps < 1:
             raise ValueError(f"steps: must be an integer of at least 1, got {steps!r}")
         _validate.choice("shape", shape, ("linear", "cosine"))
-        self.start = start
-        self.end = end
         self.steps = steps
         self.shape = shape
         super().__init__()
@@ -174,8 +178,7 @@ class Rebalance(_Ramp):
         self, start: float = 0.01, end: float = 0.99, steps: int = 98, shape: Shape = "linear"
     ) -> None:
         for name, value in (("start", start), ("end", end)):
-            _check_weight(name, value)
-            if value > 1:
+            if _checked_weight(name, value) > 1:
                 raise ValueError(f"{name}: must be at most 1, got {value!r}")
         super().__init__(start, end, steps, shape)
 
@@ -185,6 +188,8 @@ class Rebalance(_Ramp):
         return Weights(1 - self.alpha, self.alpha)
 
 
-def _check_weight(name: str, value: float) -> None:
-    if not 0 <= _validate.number(name, value) < math.inf:
+def _checked_weight(name: str, value: object) -> float:
+    weight = _validate.number(name, value)
+    if not 0 <= weight < math.inf:
         raise ValueError(f"{name}: must be at least 0 and finite, got {value!r}")
+    return weight

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch.nn.functional import mse_loss
 
-from fastsdm._types import Convention, EmptyPolicy, SpacingLike
-from fastsdm.losses._base import Activation, DistanceMapLoss, voxel_mean
-from fastsdm.losses._map_settings import Normalization, normalized
-from fastsdm.losses._target import Target, map_of_masks
+from fastsdm import _validate
+from fastsdm._types import SpacingLike
+from fastsdm.losses._base import DistanceMapLoss, documented
+from fastsdm.losses._maps import above_half, normalized, paired_maps, target_and_prediction
+from fastsdm.losses._options import LossOptions
+from fastsdm.losses._target import Target
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
+@documented
 class HausdorffDTLoss(DistanceMapLoss):
     """Mean of the squared error, weighed by the distances to the boundaries of target and prediction.
 
@@ -22,105 +28,79 @@ class HausdorffDTLoss(DistanceMapLoss):
     distance in medical image segmentation with convolutional neural networks", IEEE Transactions on Medical
     Imaging 39(2), 2020, doi:10.1109/TMI.2019.2930068 (``Loss_DT``). At unit spacing the values are those of
     ``monai.losses.HausdorffDTLoss``, whose arguments come first. The absolute plain signed map is both
-    distance transforms at once, so a call costs one map of the target and one of the prediction.
+    distance transforms at once, and the maps of target and prediction are made in one call.
+
+    The settings of the map are those of both maps; ``normalize`` divides each by its own extent. Any
+    ``convention`` but ``"plain"`` departs from the paper and MONAI. With ``reduction="none"`` the result is
+    ``[B, K, 1, ...]``, or ``[1, K, 1, ...]`` with ``batch=True``.
 
     Args:
         alpha: exponent of the distances.
-        include_background: whether channel 0 counts.
-        to_onehot_y: insist on the target being a label map; without it the shape decides.
-        sigmoid: apply a sigmoid to the prediction.
-        softmax: apply a softmax over the channels to the prediction.
-        other_act: apply this function to the prediction instead.
-        reduction: ``"mean"`` or ``"sum"`` over samples and classes, or ``"none"`` for ``[B, K, 1, ...]``.
-        batch: average over the batch before the reduction (``[1, K, 1, ...]`` with ``"none"``).
-        one_sided: leave out the prediction's distances, which halves the cost.
-        classes: as in :class:`BoundaryLoss`.
-        spacing: as in :class:`BoundaryLoss`.
-        convention: as in :class:`BoundaryLoss`; anything but ``"plain"`` departs from the paper and MONAI.
-        empty: as in :class:`BoundaryLoss`, of both maps.
-        max_distance: as in :class:`BoundaryLoss`, of both maps.
-        normalize: as in :class:`BoundaryLoss`, of both maps, each by its own extent.
-        ignore_index: as in :class:`BoundaryLoss`, for both maps.
-        backend: as in :func:`fastsdm.signed_distance`.
-
-    Raises:
-        TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
+        one_sided: leave out the prediction's distances, which halves the cost of the maps.
     """
 
+    _defaults: ClassVar[LossOptions] = {"include_background": False, "convention": "plain"}
+
     def __init__(
-        self,
-        alpha: float = 2.0,
-        include_background: bool = False,
-        to_onehot_y: bool = False,
-        sigmoid: bool = False,
-        softmax: bool = False,
-        other_act: Activation | None = None,
-        reduction: str = "mean",
-        batch: bool = False,
-        *,
-        one_sided: bool = False,
-        classes: Sequence[int] | None = None,
-        spacing: SpacingLike | None = None,
-        convention: Convention = "plain",
-        empty: EmptyPolicy = "zero",
-        max_distance: float | None = None,
-        normalize: Normalization | None = None,
-        ignore_index: int | None = None,
-        backend: str = "auto",
+        self, alpha: float = 2.0, *monai: Any, one_sided: bool = False, **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(
-            include_background,
-            to_onehot_y,
-            sigmoid,
-            softmax,
-            other_act,
-            reduction,
-            batch,
-            classes=classes,
-            spacing=spacing,
-            convention=convention,
-            empty=empty,
-            max_distance=max_distance,
-            normalize=normalize,
-            ignore_index=ignore_index,
-            backend=backend,
-        )
-        if not 0 < alpha < math.inf:
+        super().__init__(*monai, **options)
+        self.alpha = _validate.number("alpha", alpha)
+        if not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha: must be positive and finite, got {alpha!r}")
-        self.alpha = alpha
-        self.one_sided = one_sided
+        self.one_sided = _validate.flag("one_sided", one_sided)
 
     def _value(
-        self, prediction: torch.Tensor, truth: Target, maps: torch.Tensor, spacing: SpacingLike
+        self,
+        prediction: torch.Tensor,
+        truth: Target,
+        spacing: SpacingLike,
+        handed: torch.Tensor | None,
+        weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        weights = self._powers(maps)
-        if not self.one_sided:
-            weights.add_(self._powers(self._map_of_prediction(prediction, truth, spacing)))
-        squares = mse_loss(prediction, truth.probabilities(prediction.dtype), reduction="none")
-        values = voxel_mean(squares * weights, truth)
+        masks = None
+        if self.one_sided:
+            field = self._power(self._map(truth, spacing, handed), in_place=handed is None)
+        elif handed is None:
+            masks = target_and_prediction(truth, prediction)
+            field = self._sum_of_powers(self._maps_of(masks, truth, spacing))
+        else:
+            (of_prediction,) = self._maps_of(above_half(prediction, truth).unsqueeze(0), truth, spacing)
+            field = self._power(handed, in_place=False).add_(self._power(of_prediction, in_place=True))
+        target = truth.probabilities(prediction.dtype, None if masks is None else masks[0])
+        squares = mse_loss(prediction, target, reduction="none")
+        value = self._reduced_mean_of_product(squares, field, truth, weights)
         if self.reduction != "none":
-            return self._reduced(values)
-        if self.batch:
-            values = values.mean(dim=0, keepdim=True)
-        return values.reshape(*values.shape, *(1 for _ in prediction.shape[2:]))
+            return value
+        return value.reshape(1 if self.batch else -1, prediction.shape[1], *(1 for _ in prediction.shape[2:]))
 
-    def _powers(self, maps: torch.Tensor) -> torch.Tensor:
-        return maps.square() if self.alpha == 2 else maps.abs().pow_(self.alpha)
+    def _maps_of(self, masks: torch.Tensor, truth: Target, spacing: SpacingLike) -> torch.Tensor:
+        """Normalized maps of masks ``[n, B, K, *S]``, in one call."""
+        maps = paired_maps(masks, truth.ignored, self.map_settings(1), spacing, self.backend)
+        return normalized(maps.flatten(0, 1), self.normalize, in_place=True).view(maps.shape)
 
-    def _map_of_prediction(
-        self, prediction: torch.Tensor, truth: Target, spacing: SpacingLike
-    ) -> torch.Tensor:
-        inside = prediction.detach() > 0.5
-        if truth.ignored is not None:
-            inside = inside & ~truth.ignored
-        maps = map_of_masks(inside, truth.ignored, self.map_settings(1), spacing, self.backend)
-        return normalized(maps, self.normalize)
+    def _sum_of_powers(self, maps: torch.Tensor) -> torch.Tensor:
+        """Of two maps ``[2, B, K, *S]``, in the memory of the first."""
+        if self.alpha == 2:
+            return maps[0].square_().addcmul_(maps[1], maps[1])
+        powers = self._power(maps, in_place=True)
+        return powers[0].add_(powers[1])
+
+    def _power(self, maps: torch.Tensor, *, in_place: bool) -> torch.Tensor:
+        if self.alpha == 2:
+            return maps.square_() if in_place else maps.square()
+        distances = maps.abs_() if in_place else maps.abs()
+        return distances if self.alpha == 1 else distances.pow_(self.alpha)
 
 
+@documented
 class LogHausdorffDTLoss(HausdorffDTLoss):
-    """Logarithm of one plus :class:`HausdorffDTLoss`, whose arguments it takes; MONAI's loss of that name."""
+    """Logarithm of one plus :class:`HausdorffDTLoss`; MONAI's loss of that name.
 
-    def _value(
-        self, prediction: torch.Tensor, truth: Target, maps: torch.Tensor, spacing: SpacingLike
-    ) -> torch.Tensor:
-        return torch.log(super()._value(prediction, truth, maps, spacing) + 1)
+    Args:
+        alpha: exponent of the distances.
+        one_sided: leave out the prediction's distances, which halves the cost of the maps.
+    """
+
+    def _value(self, *arguments: Any) -> torch.Tensor:
+        return torch.log(super()._value(*arguments) + 1)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
+from torch.nn.functional import l1_loss
 
-from fastsdm._types import Convention, EmptyPolicy, SpacingLike
-from fastsdm.losses._base import Activation, DistanceMapLoss, voxel_mean
-from fastsdm.losses._map_settings import Normalization
+from fastsdm._types import SpacingLike
+from fastsdm.losses._base import DistanceMapLoss, documented
+from fastsdm.losses._options import LossOptions
+from fastsdm.losses._reduction import voxel_mean
 from fastsdm.losses._target import Target
 
 
+@documented
 class SDMRegressionLoss(DistanceMapLoss):
     """L1 distance of a predicted signed distance map to the target's, plus a term against wrong signs.
 
@@ -22,72 +25,33 @@ class SDMRegressionLoss(DistanceMapLoss):
     is normalized to [-1, 1], negative inside; so the network ends in a tanh, or is given
     ``other_act=torch.tanh`` here.
 
-    Args:
-        include_background: whether channel 0 counts.
-        to_onehot_y: insist on the target being a label map; without it the shape decides.
-        sigmoid: as in :class:`BoundaryLoss`; of little use here.
-        softmax: as in :class:`BoundaryLoss`; of little use here.
-        other_act: apply this function to the prediction.
-        reduction: ``"mean"`` or ``"sum"`` over samples and classes, or ``"none"`` for ``[B, K]``.
-        batch: average over the batch before the reduction.
-        classes: as in :class:`BoundaryLoss`.
-        spacing: as in :class:`BoundaryLoss`.
-        convention: as in :class:`BoundaryLoss`.
-        empty: as in :class:`BoundaryLoss`; under ``"zero"`` the map of an absent class is to be 0.
-        max_distance: as in :class:`BoundaryLoss`, before the normalization.
-        normalize: as in :class:`BoundaryLoss`; None regresses distances in the units of the spacing.
-        ignore_index: as in :class:`BoundaryLoss`.
-        backend: as in :func:`fastsdm.signed_distance`.
-
-    Raises:
-        TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
+    The settings of the map come before the normalization, which is ``"unit"`` unless another is asked for;
+    ``normalize=None`` regresses distances in the units of the spacing. Under ``empty="zero"`` the map of an
+    absent class is to be 0. ``sigmoid`` and ``softmax`` are of little use here. With ``reduction="none"`` the
+    result is ``[B, K]``.
     """
 
-    def __init__(
-        self,
-        include_background: bool = True,
-        to_onehot_y: bool = False,
-        sigmoid: bool = False,
-        softmax: bool = False,
-        other_act: Activation | None = None,
-        reduction: str = "mean",
-        batch: bool = False,
-        *,
-        classes: Sequence[int] | None = None,
-        spacing: SpacingLike | None = None,
-        convention: Convention = "kervadec",
-        empty: EmptyPolicy = "zero",
-        max_distance: float | None = None,
-        normalize: Normalization | None = "unit",
-        ignore_index: int | None = None,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(
-            include_background,
-            to_onehot_y,
-            sigmoid,
-            softmax,
-            other_act,
-            reduction,
-            batch,
-            classes=classes,
-            spacing=spacing,
-            convention=convention,
-            empty=empty,
-            max_distance=max_distance,
-            normalize=normalize,
-            ignore_index=ignore_index,
-            backend=backend,
-        )
+    _defaults: ClassVar[LossOptions] = {"normalize": "unit"}
 
     def _value(
-        self, prediction: torch.Tensor, truth: Target, maps: torch.Tensor, spacing: SpacingLike
+        self,
+        prediction: torch.Tensor,
+        truth: Target,
+        spacing: SpacingLike,
+        handed: torch.Tensor | None,
+        weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        if truth.ignored is not None:
+        maps = self._map(truth, spacing, handed)
+        if truth.ignored is not None:  # of tanh 0 is 0, of other activations perhaps not
             prediction = prediction.masked_fill(truth.ignored, 0)
-        l1 = voxel_mean((prediction - maps).abs(), truth)
-        overlap = (prediction * maps).flatten(2).sum(dim=2)
-        # At least half of the two sums of squares, so it vanishes only where both maps do.
-        extent = overlap + prediction.square().flatten(2).sum(dim=2) + maps.square().flatten(2).sum(dim=2)
+        l1 = voxel_mean(l1_loss(prediction, maps, reduction="none"), truth)
+        overlap = _voxel_sum(prediction * maps)
+        # At least half of the two sums of squares, so it vanishes only where both maps do. (A norm would be
+        # one pass, but torch adds its squares up in float32 without compensation on the CPU.)
+        extent = overlap + _voxel_sum(prediction.square()) + _voxel_sum(maps.square())
         product = -overlap / torch.where(extent > 0, extent, torch.ones_like(extent))
-        return self._reduced(l1 + product)
+        return self._reduced(l1 + product, weights)
+
+
+def _voxel_sum(values: torch.Tensor) -> torch.Tensor:
+    return values.flatten(2).sum(dim=2)

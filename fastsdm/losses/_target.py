@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 
 from fastsdm import _validate
 from fastsdm._arrays import as_tensor
-from fastsdm._sdm import equal_labels, signed_distance, signed_distance_of_masks
-from fastsdm._settings import MapSettings
-from fastsdm._types import SpacingLike
+from fastsdm._sdm import equal_labels
 
 _ROUNDING = 1e-3  # by which interpolated probabilities may miss [0, 1]
+#: torch makes no range of these.
+_WITHOUT_RANGES = (torch.uint16, torch.uint32, torch.uint64)
 
 
 @dataclass(frozen=True)
@@ -32,64 +33,87 @@ class Target:
     classes: Sequence[int] | None
     ignored: torch.Tensor | None
 
-    def masks(self) -> torch.Tensor:
-        """Bool ``[B, K, *S]``; ignored voxels are inside of nothing."""
+    @property
+    def ignored_throughout(self) -> torch.Tensor | None:
+        """Bool ``[B, 1, *S]``, the voxels that all classes ignore; or None."""
+        if self.ignored is None or self.ignored.shape[1] == 1:
+            return self.ignored
+        return self.ignored.all(dim=1, keepdim=True)
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether the values are probabilities."""
+        return self.classes is None and self.values.is_floating_point()
+
+    def masks(self, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Bool ``[B, K, *S]``, written to ``out`` if it is given; ignored voxels are inside of nothing."""
         if self.classes is not None:
-            inside = torch.stack([self.values == value for value in self.classes], dim=1)
+            inside = class_masks(self.values, self.classes, out)
+        elif out is not None:
+            inside = torch.gt(self.values, 0.5, out=out)
         else:
             inside = self.values if self.values.dtype == torch.bool else self.values > 0.5
-        return inside if self.ignored is None else inside & ~self.ignored
+        return inside if self.ignored is None else without(inside, self.ignored, out)
 
-    def probabilities(self, dtype: torch.dtype) -> torch.Tensor:
-        """Floats ``[B, K, *S]``: soft targets as they are, all others 0 or 1; 0 at ignored voxels."""
-        if self.classes is not None or not self.values.is_floating_point():
-            return self.masks().to(dtype)
+    def probabilities(self, dtype: torch.dtype, masks: torch.Tensor | None = None) -> torch.Tensor:
+        """Floats ``[B, K, *S]``: soft targets as they are, all others 0 or 1; 0 at ignored voxels.
+
+        Args:
+            dtype: of the result.
+            masks: what :meth:`masks` returned, where it is known.
+        """
+        if not self.is_soft:
+            return (self.masks() if masks is None else masks).to(dtype)
         soft = self.values.to(dtype)
         return soft if self.ignored is None else soft.masked_fill(self.ignored, 0)
 
-    def signed_distance(self, settings: MapSettings, spacing: SpacingLike, backend: str) -> torch.Tensor:
-        """The map ``[B, K, *S]``, as :func:`fastsdm.signed_distance` makes it; 0 at ignored voxels."""
-        if self.ignored is not None or self.classes is None:
-            return map_of_masks(self.masks(), self.ignored, settings, spacing, backend)
-        return _map_of(self.values, self.classes, settings, spacing, backend)
+    def complement(self, dtype: torch.dtype) -> torch.Tensor:
+        """One minus the probabilities; finite, and of no account, at ignored voxels."""
+        if self.classes is not None:
+            return class_masks(self.values, self.classes, inside=False).to(dtype)
+        if not self.is_soft:
+            return (self.values <= 0.5).to(dtype)
+        return 1 - self.probabilities(dtype)
 
 
-def map_of_masks(
-    masks: torch.Tensor,
-    ignored: torch.Tensor | None,
-    settings: MapSettings,
-    spacing: SpacingLike,
-    backend: str,
+def class_masks(
+    labels: torch.Tensor, classes: Sequence[int], out: torch.Tensor | None = None, *, inside: bool = True
 ) -> torch.Tensor:
-    """The map ``[B, K, *S]`` of bool masks ``[B, K, *S]``; ignored voxels are no source of distance."""
-    if ignored is None:
-        return _map_of(masks, None, settings, spacing, backend)
-    rows = _validate.spacing_rows(spacing, masks.shape[:1], masks.ndim - 2)
-    assert settings.empty is not None
-    limit = settings.max_distance
-    return signed_distance_of_masks(
-        masks, ignored, rows, settings.convention, settings.empty, limit, torch.float32, backend
-    )
+    """Where labels have each class's value.
+
+    Args:
+        labels: ``[B, *S]``.
+        classes: the K values.
+        out: what to write to.
+        inside: whether the class itself is wanted, or all that is outside of it.
+
+    Returns:
+        Bool ``[B, K, *S]``.
+    """
+    if labels.dtype == torch.bool:
+        labels = labels.view(torch.uint8)
+    compared = torch.eq if inside else torch.ne
+    highest = _validate.label_range(labels.dtype)[1]
+    if isinstance(classes, range) and classes.stop <= highest and labels.dtype not in _WITHOUT_RANGES:
+        row = torch.arange(classes.start, classes.stop, dtype=labels.dtype, device=labels.device)
+        return compared(labels.unsqueeze(1), row.reshape(-1, *(1 for _ in labels.shape[1:])), out=out)
+    if torch.compiler.is_compiling():
+        masks = torch.stack([equal_labels(labels, value) for value in classes], dim=1)
+        return masks if inside else ~masks
+    if out is None:
+        shape = (labels.shape[0], len(classes), *labels.shape[1:])
+        out = torch.empty(shape, dtype=torch.bool, device=labels.device)
+    for k, value in enumerate(classes):
+        if value <= highest:  # compared, another would be wrapped into the dtype
+            compared(labels, value, out=out[:, k])
+        else:
+            out[:, k] = not inside
+    return out
 
 
-def _map_of(
-    target: torch.Tensor,
-    classes: Sequence[int] | None,
-    settings: MapSettings,
-    spacing: SpacingLike,
-    backend: str,
-) -> torch.Tensor:
-    """The map of labels ``[B, *S]`` with their classes, or of masks ``[B, K, *S]`` without."""
-    return signed_distance(
-        target,
-        classes=classes,
-        spatial_dims=target.ndim - (2 if classes is None else 1),
-        spacing=spacing,
-        convention=settings.convention,  # type: ignore[arg-type]  # a loss checks its settings when made
-        empty=settings.empty,  # type: ignore[arg-type]
-        max_distance=settings.max_distance,
-        backend=backend,
-    )
+def without(masks: torch.Tensor, ignored: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Masks that are False at ignored voxels; bools compare as False < True, so this is one pass."""
+    return torch.gt(masks, ignored, out=out)
 
 
 def read_target(
@@ -158,14 +182,21 @@ def check_classes(classes: object) -> list[int]:
     """The channels a loss is to look at, as a list.
 
     Raises:
-        TypeError: not a sequence of integers.
+        TypeError: not a sequence of integers, or an array or CPU tensor that is one.
         ValueError: no channel, a negative one, or another order than the ascending one.
     """
-    if isinstance(classes, str) or not isinstance(classes, Sequence):
+    if isinstance(classes, torch.Tensor) and classes.device.type != "cpu":
+        raise ValueError(
+            f"classes: must be on the CPU (reading them from {classes.device} would stall that device); "
+            "pass classes.tolist()"
+        )
+    listed = isinstance(classes, (Sequence, np.ndarray, torch.Tensor)) and not isinstance(classes, str)
+    if not listed or getattr(classes, "ndim", 1) != 1:
         raise TypeError(f"classes: must be None or a sequence of channels, got {type(classes).__name__}")
-    values = list(classes)
-    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        raise TypeError(f"classes: must hold integers, got {values}")
+    given = list(classes)  # type: ignore[call-overload]  # checked above
+    if not all(map(_validate.is_integer, given)):
+        raise TypeError(f"classes: must hold integers, got {given}")
+    values = [_validate.integer("classes", value) for value in given]
     if not values or values[0] < 0 or any(low >= high for low, high in pairwise(values)):
         raise ValueError(f"classes: must be one or more channels from 0 on, ascending; got {values}")
     return values
@@ -201,17 +232,16 @@ def _read_labels(labels: torch.Tensor, ignored: torch.Tensor | None, channels: i
         ValueError: floats that are not whole, or labels that no channel stands for.
     """
     looks = labels.device.type == "cpu" and labels.numel() > 0 and not torch.compiler.is_compiling()
-    everywhere = None if ignored is None else ignored.all(dim=1, keepdim=True)
-    if labels.is_floating_point():
-        if everywhere is not None:
-            labels = labels.masked_fill(everywhere, 0)
+    is_float = labels.is_floating_point()
+    if ignored is not None and (looks or is_float):
+        labels = labels.masked_fill(ignored if ignored.shape[1] == 1 else ignored.all(dim=1, keepdim=True), 0)
+    if is_float:
         if looks:
             _validate.float_labels(labels, whole=True)
         labels = labels.round().long()
     if looks and labels.dtype != torch.bool:
-        known = labels if everywhere is None else labels.masked_fill(everywhere, 0)
-        unsigned = labels.dtype in (torch.uint16, torch.uint32, torch.uint64)  # torch has no extrema of these
-        low, high = (extreme.item() for extreme in (known.long() if unsigned else known).aminmax())
+        unsigned = labels.dtype in _WITHOUT_RANGES  # nor extrema
+        low, high = (extreme.item() for extreme in (labels.long() if unsigned else labels).aminmax())
         if low < 0 or high >= channels:
             raise ValueError(
                 f"target: label {low if low < 0 else high} has no channel, the prediction has {channels}; "

@@ -228,8 +228,8 @@ def test_resident_memory_stays_level(name: str) -> None:
     ("name", "settings", "calls"),
     [
         ("BoundaryLoss", {}, 1),
-        ("HausdorffDTLoss", {}, 2),
-        ("LogHausdorffDTLoss", {}, 2),
+        ("HausdorffDTLoss", {}, 1),
+        ("LogHausdorffDTLoss", {}, 1),
         ("HausdorffDTLoss", {"one_sided": True}, 1),
         ("GeneralizedSurfaceLoss", {}, 1),
         ("SDMRegressionLoss", {}, 1),

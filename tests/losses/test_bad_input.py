@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +40,17 @@ LABELS = torch.zeros(2, 4, 5, 6, dtype=torch.int64)
         ({"spacing": "wide"}, "spacing: must be a number or numbers, got 'wide'"),
         ({"ignore_index": 1.5}, "ignore_index: must be an integer, got 1.5"),
         ({"ignore_index": True}, "ignore_index: must be an integer, got True"),
+        ({"backend": None}, "backend: must be 'auto' or the name of a backend, got None"),
+        ({"softmax": 1}, "softmax: must be True or False, got 1"),
+        ({"sigmoid": "yes"}, "sigmoid: must be True or False, got 'yes'"),
+        ({"include_background": 2.0}, "include_background: must be True or False, got 2.0"),
+        ({"to_onehot_y": None}, "to_onehot_y: must be True or False, got None"),
+        ({"batch": np.int64(1)}, "batch: must be True or False, got .*1"),
+        ({"max_distance": True}, "max_distance: must be None or a number, got bool"),
+        ({"classes": np.array([True, False])}, "classes: must hold integers, got"),
+        ({"classes": np.array([1.0, 2.0])}, "classes: must hold integers, got"),
+        ({"classes": torch.tensor(1)}, "classes: must be None or a sequence of channels, got Tensor"),
+        ({"classes": torch.ones(2, device="meta")}, "classes: must be on the CPU"),
         ({"classes": 2}, "classes: must be None or a sequence of channels, got int"),
         ({"classes": "12"}, "classes: must be None or a sequence of channels, got str"),
         ({"classes": [1, True]}, r"classes: must hold integers, got \[1, True\]"),
@@ -52,6 +65,63 @@ def test_arguments(arguments: dict[str, Any], message: str) -> None:
         losses.BoundaryLoss(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: losses.BoundaryLoss(sofmax=True),  # type: ignore[call-arg]
+            "sofmax: is not an argument of BoundaryLoss; did you mean softmax?",
+        ),
+        (
+            lambda: losses.HausdorffDTLoss(alfa=1),  # type: ignore[call-arg]
+            "alfa: is not an argument of HausdorffDTLoss; did you mean alpha?",
+        ),
+        (
+            lambda: losses.BoundaryLoss(alpha=1),  # type: ignore[call-arg]
+            "alpha: is not an argument of BoundaryLoss; it takes include_background, to_onehot_y",
+        ),
+        (
+            lambda: losses.SDMRegressionLoss(True, include_background=True),
+            "include_background: was given twice, by position and by name",
+        ),
+        (
+            lambda: losses.HausdorffDTLoss(2.0, True, include_background=True),
+            "include_background: was given twice",
+        ),
+        (
+            lambda: losses.BoundaryLoss(*[False] * 4, None, "mean", False, [1]),
+            r"BoundaryLoss: takes include_background, .*, batch by position .*, got \[1\] behind them",
+        ),
+        (lambda: losses.HausdorffDTLoss("far"), "alpha: must be a number, got 'far'"),
+        (lambda: losses.HausdorffDTLoss(True), "alpha: must be a number, got True"),
+        (lambda: losses.HausdorffDTLoss(one_sided=1), "one_sided: must be True or False, got 1"),
+        (
+            lambda: losses.GeneralizedSurfaceLoss(per_class="mean"),
+            "per_class: must be True or False, got 'mean'",
+        ),
+        (lambda: losses.DeepSupervision(losses.BoundaryLoss(), ["a"]), "weights: must be a number, got 'a'"),  # type: ignore[list-item]
+        (
+            lambda: losses.DeepSupervision(losses.BoundaryLoss(), [True]),
+            "weights: must be a number, got True",
+        ),
+        (
+            lambda: losses.DeepSupervision(losses.BoundaryLoss(), spatial_dims=True),
+            "spatial_dims: must be an integer, got True",
+        ),
+        (lambda: losses.BoundaryLoss().target_map(LABELS, True), "channels: must be an integer, got True"),
+        (lambda: losses.BoundaryLoss().prefetch(LABELS, 2.5), "channels: must be an integer, got 2.5"),
+        (
+            lambda: losses.GeneralizedSurfaceLoss.inverse_frequency(["a"]),  # type: ignore[list-item]
+            "voxel_counts: must be a number, got 'a'",
+        ),
+    ],
+)
+def test_wrong_types_and_names(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(TypeError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("inf"), float("nan")])
 def test_alpha(alpha: float) -> None:
     with pytest.raises(ValueError, match=f"alpha: must be positive and finite, got {alpha}"):
@@ -63,12 +133,36 @@ def test_classes_beyond_the_prediction() -> None:
         losses.BoundaryLoss(classes=[0, 3])(PREDICTION, LABELS)
 
 
-def test_class_weights() -> None:
-    with pytest.raises(ValueError, match="class_weights: must be positive and finite, got"):
-        losses.GeneralizedSurfaceLoss(class_weights=[1.0, 0.0])
-    loss = losses.GeneralizedSurfaceLoss(class_weights=[1.0, 2.0])
-    with pytest.raises(ValueError, match=r"class_weights: must have one value per channel .*\(3\), got 2"):
-        loss(PREDICTION, LABELS)
+CLASS_WEIGHTS = "class_weights: must be at least 0 and finite, and one of them positive, got"
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, -1.0], rf"{CLASS_WEIGHTS} \[1.0, -1.0\]"),
+        ([0.0, 0.0], CLASS_WEIGHTS),
+        ([[1.0, float("inf")]], CLASS_WEIGHTS),
+        ([[0.0], [float("nan")]], CLASS_WEIGHTS),
+        (torch.zeros(2, 3), CLASS_WEIGHTS),
+        ([], r"class_weights: must be \[K\] or, per sample, \[B, K\], got shape \(0,\)"),
+        (torch.ones(1, 2, 3), r"class_weights: must be \[K\] or, .* got shape \(1, 2, 3\)"),
+        (2.0, r"class_weights: must be \[K\] or, .* got shape \(\)"),
+        ([[1.0], [1.0, 2.0]], "class_weights: must be None, numbers or rows of equal length, got"),
+        ("12", "class_weights: must be None, numbers or rows of equal length, got '12'"),
+        ([True, False], "class_weights: must be None, numbers or rows of equal length, got"),
+        (torch.ones(3, dtype=torch.bool), "class_weights: must hold numbers, got dtype torch.bool"),
+        (np.ones(3, dtype=bool), "class_weights: must hold numbers, got dtype bool"),
+        (torch.ones(3) + 0j, "class_weights: must hold numbers, got dtype torch.complex64"),
+        ([1.0, 2.0], r"class_weights: must have one value per channel that counts \(3\), got 2"),
+        (torch.ones(3, 3), r"class_weights: must have one row per sample \(2\), got 3"),
+    ],
+)
+@pytest.mark.parametrize("loss", [losses.BoundaryLoss, losses.GeneralizedSurfaceLoss])
+def test_class_weights(loss: type[losses.BoundaryLoss], weights: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        loss()(PREDICTION, LABELS, class_weights=weights)
+    with pytest.raises((ValueError, TypeError), match=message):
+        loss(class_weights=weights)(PREDICTION, LABELS)
 
 
 @pytest.mark.parametrize(

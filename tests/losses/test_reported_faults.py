@@ -14,7 +14,7 @@ from fastsdm import losses
 from fastsdm.data import PatchDataset, PatchSampler, Volume, random_affine_elastic
 from fastsdm.schedules import Increase, Rebalance
 from fastsdm.testing import vessels
-from tests.losses.cases import label_map, logits
+from tests.losses.cases import label_map, logits, one_hot
 
 CLASSES = 3
 LABELS = label_map(3)
@@ -152,12 +152,52 @@ def test_deep_supervision_of_one_and_of_stacked_outputs(ndim) -> None:
     labels = label_map(ndim)
     prediction = logits(labels, CLASSES)
     inner = losses.BoundaryLoss(softmax=True)
-    loss = losses.DeepSupervision(inner)
-    for target in (labels, labels[:, None]):
-        assert torch.equal(loss(prediction, target), inner(prediction, target))
+    loss, told = losses.DeepSupervision(inner), losses.DeepSupervision(inner, spatial_dims=ndim)
+    for target in (labels, labels[:, None], one_hot(labels, CLASSES)):
         stacked = torch.stack([prediction, prediction.flip(0)], dim=1)
-        expected = loss([prediction, prediction.flip(0)], target)
-        torch.testing.assert_close(loss(stacked, target), expected)
+        expected = told([prediction, prediction.flip(0)], target)
+        torch.testing.assert_close(told(stacked, target), expected)
+        assert torch.equal(told(prediction, target), inner(prediction, target))
+        if (target.shape != (3, *labels.shape[1:]) and target.ndim == ndim + 2 == 5) or target.ndim == 3:
+            torch.testing.assert_close(loss(stacked, target), expected)
+            assert torch.equal(loss(prediction, target), inner(prediction, target))
+
+
+AMBIGUOUS = {  # five axes: one prediction in 3D and a label map, or outputs in 2D and channels
+    "in 3D": (PREDICTION, LABELS, losses.BoundaryLoss(softmax=True)(PREDICTION, LABELS)),
+    "in 2D": (
+        torch.stack([logits(label_map(2), CLASSES)] * 2, dim=1),
+        one_hot(label_map(2), CLASSES),
+        losses.BoundaryLoss(softmax=True)(logits(label_map(2), CLASSES), label_map(2)),
+    ),
+    "in 2D, one channel": (
+        torch.stack([logits(label_map(2, classes=2), 1)] * 2, dim=1),
+        label_map(2, classes=2)[:, None],
+        losses.BoundaryLoss()(logits(label_map(2, classes=2), 1), label_map(2, classes=2)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AMBIGUOUS)
+def test_five_axes_that_may_be_either_are_refused_or_settled(case) -> None:
+    prediction, target, expected = AMBIGUOUS[case]
+    dims = 3 if case == "in 3D" else 2
+    settings = {} if "channel" in case else {"softmax": True}
+    inner = losses.BoundaryLoss(**settings)
+    with pytest.raises(ValueError, match=r"input: \(3, .* may be one prediction in 3D .* spatial_dims=2"):
+        losses.DeepSupervision(inner)(prediction, target)
+    by_spacing = losses.BoundaryLoss(**settings, spacing=(1.0,) * dims)
+    settled = {
+        "spatial_dims": losses.DeepSupervision(inner, spatial_dims=dims)(prediction, target),
+        "spacing of the loss": losses.DeepSupervision(by_spacing)(prediction, target),
+        "spacing of the call": losses.DeepSupervision(inner)(prediction, target, spacing=[1.0] * dims),
+    }
+    if dims == 3:
+        settled["weights"] = losses.DeepSupervision(inner, [0.5, 0.5])(prediction, target)
+        labelled = losses.BoundaryLoss(softmax=True, to_onehot_y=True)
+        settled["to_onehot_y"] = losses.DeepSupervision(labelled)(prediction, target)
+    for name, value in settled.items():
+        torch.testing.assert_close(value, expected, msg=name)
 
 
 def test_region_targets_with_an_ignore_channel() -> None:

@@ -1,20 +1,20 @@
-"""The map a loss weighs with: what may be asked of it, adopting one that is handed in, normalization."""
+"""The map a loss weighs with: making it, adopting one that is handed in, normalization."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 import torch
 
 from fastsdm import _validate
 from fastsdm._distance_map import forget
+from fastsdm._sdm import signed_distance, signed_distance_of_masks
 from fastsdm._settings import MapSettings
 from fastsdm._types import EmptyPolicy, SpacingLike
-from fastsdm.losses._target import selected
-
-Normalization: TypeAlias = Literal["max", "unit"]
+from fastsdm.losses._options import Normalization
+from fastsdm.losses._target import Target, selected, without
 
 
 class PendingMap(Protocol):
@@ -44,6 +44,94 @@ def check_options(empty: EmptyPolicy, max_distance: float | None, normalize: str
             "empty: must be 'zero', 'max' or 'raise' in a loss without max_distance, got 'inf', "
             "which makes the loss infinite where a class is absent"
         )
+
+
+def target_map(truth: Target, settings: MapSettings, spacing: SpacingLike, backend: str) -> torch.Tensor:
+    """The target's map ``[B, K, *S]``, as :func:`fastsdm.signed_distance` makes it; 0 at ignored voxels."""
+    if truth.classes is None or truth.ignored is not None:
+        return _map_of_masks(truth.masks(), truth.ignored, settings, spacing, backend)
+    return _map_of(truth.values, truth.classes, settings, spacing, backend)
+
+
+def paired_maps(
+    masks: torch.Tensor,
+    ignored: torch.Tensor | None,
+    settings: MapSettings,
+    spacing: SpacingLike,
+    backend: str,
+) -> torch.Tensor:
+    """The maps of several masks of the same samples, in one call.
+
+    Args:
+        masks: bool ``[n, B, K, *S]``, False at ignored voxels.
+        ignored: bool ``[B, 1, *S]`` or ``[B, K, *S]``, or None.
+        settings: of the maps.
+        spacing: of the batch.
+        backend: ``"auto"``, or the name of one.
+
+    Returns:
+        ``[n, B, K, *S]``, 0 at ignored voxels.
+    """
+    count, batch, ndim = masks.shape[0], masks.shape[1], masks.ndim - 3
+    if torch.compiler.is_compiling() or _validate.spacing_row(spacing, ndim) is None:
+        spacing = _validate.spacing_rows(spacing, (batch,), ndim).repeat(count, 1)
+    if ignored is not None:
+        ignored = ignored.repeat(count, *(1 for _ in ignored.shape[1:]))
+    return _map_of_masks(masks.flatten(0, 1), ignored, settings, spacing, backend).view(masks.shape)
+
+
+def above_half(prediction: torch.Tensor, truth: Target, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Bool ``[B, K, *S]``: the prediction above 0.5, ignored voxels left out; written to ``out`` if given."""
+    inside = torch.gt(prediction.detach(), 0.5, out=out)
+    return inside if truth.ignored is None else without(inside, truth.ignored, out)
+
+
+def target_and_prediction(truth: Target, prediction: torch.Tensor) -> torch.Tensor:
+    """Bool ``[2, B, K, *S]``: the masks of the target, and those of the prediction above 0.5."""
+    if torch.compiler.is_compiling():  # which writes both to where they belong
+        return torch.stack([truth.masks(), above_half(prediction, truth)])
+    both = torch.empty((2, *prediction.shape), dtype=torch.bool, device=prediction.device)
+    truth.masks(out=both[0])
+    above_half(prediction, truth, out=both[1])
+    return both
+
+
+def _map_of_masks(
+    masks: torch.Tensor,
+    ignored: torch.Tensor | None,
+    settings: MapSettings,
+    spacing: SpacingLike,
+    backend: str,
+) -> torch.Tensor:
+    """The map of bool masks ``[B, K, *S]``; ignored voxels are no source of distance."""
+    if ignored is None:
+        return _map_of(masks, None, settings, spacing, backend)
+    rows = _validate.spacing_rows(spacing, masks.shape[:1], masks.ndim - 2)
+    assert settings.empty is not None
+    limit = settings.max_distance
+    return signed_distance_of_masks(
+        masks, ignored, rows, settings.convention, settings.empty, limit, torch.float32, backend
+    )
+
+
+def _map_of(
+    target: torch.Tensor,
+    classes: Sequence[int] | None,
+    settings: MapSettings,
+    spacing: SpacingLike,
+    backend: str,
+) -> torch.Tensor:
+    """The map of labels ``[B, *S]`` with their classes, or of masks ``[B, K, *S]`` without."""
+    return signed_distance(
+        target,
+        classes=classes,
+        spatial_dims=target.ndim - (2 if classes is None else 1),
+        spacing=spacing,
+        convention=settings.convention,  # type: ignore[arg-type]  # a loss checks its settings when made
+        empty=settings.empty,  # type: ignore[arg-type]
+        max_distance=settings.max_distance,
+        backend=backend,
+    )
 
 
 def adopted(
@@ -118,7 +206,7 @@ def _check_same(known: MapSettings, wanted: MapSettings, channels: Sequence[int]
         )
 
 
-def normalized(maps: torch.Tensor, how: Normalization | None) -> torch.Tensor:
+def normalized(maps: torch.Tensor, how: Normalization | None, *, in_place: bool = False) -> torch.Tensor:
     """The map in units of its own extent; where it is 0 throughout it stays 0.
 
     Args:
@@ -126,15 +214,18 @@ def normalized(maps: torch.Tensor, how: Normalization | None) -> torch.Tensor:
         how: ``"max"`` divides each sample by its largest absolute distance over all classes; ``"unit"``
             divides, per sample and class, the outside by its largest and the inside by its smallest value,
             so that both phases reach 1; None leaves the map alone.
+        in_place: whether the map may be written to.
     """
     if how is None:
         return maps
     space = tuple(range(2, maps.ndim))
+    highest = maps.amax(dim=space, keepdim=True).clamp_(min=0)
+    lowest = maps.amin(dim=space, keepdim=True).clamp_(max=0).neg_()
     if how == "max":
-        return maps / _one_if_zero(maps.abs().amax(dim=(1, *space), keepdim=True))
-    highest = _one_if_zero(maps.amax(dim=space, keepdim=True).clamp(min=0))
-    lowest = _one_if_zero(maps.amin(dim=space, keepdim=True).clamp(max=0).neg())
-    return torch.where(maps > 0, maps / highest, maps / lowest)
+        extent = _one_if_zero(torch.maximum(lowest, highest).amax(dim=1, keepdim=True))
+    else:
+        extent = torch.where(maps > 0, _one_if_zero(highest), _one_if_zero(lowest))
+    return maps.div_(extent) if in_place else maps / extent
 
 
 def _result(pending: PendingMap) -> torch.Tensor:
