@@ -7,6 +7,8 @@ The site has a page for each of those files, and the links are turned towards it
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import posixpath
 import re
 from pathlib import Path
@@ -32,6 +34,25 @@ class PlainRoles(griffe.Extension):
         """Rewrite one object's docstring."""
         if obj.docstring:
             obj.docstring.value = ROLE.sub(r"\1", obj.docstring.value)
+
+
+class SharedArguments(griffe.Extension):
+    """Show the losses with their shared arguments, which signature and docstring get at run time."""
+
+    def on_class_members(self, *, cls: griffe.Class, **_: object) -> None:
+        """Rewrite the constructor and the docstring of one loss."""
+        if not cls.path.startswith("fastsdm.losses._"):
+            return
+        loss = getattr(importlib.import_module(cls.module.path), cls.name)
+        if getattr(loss, "__signature__", None) is None or not cls.docstring:
+            return
+        cls.docstring.value = ROLE.sub(r"\1", str(inspect.getdoc(loss)))
+        shown = [griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)]
+        for name, parameter in inspect.signature(loss).parameters.items():
+            kind = getattr(griffe.ParameterKind, parameter.kind.name.lower())
+            annotation, default = str(parameter.annotation), repr(parameter.default)
+            shown.append(griffe.Parameter(name, kind=kind, annotation=annotation, default=default))
+        cls.set_member("__init__", griffe.Function("__init__", parameters=griffe.Parameters(*shown)))
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -79,9 +100,13 @@ def _site_path(path: str) -> str:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Refuse a site that leaves out a public name."""
-    api = (Path(config.site_dir) / "api").rglob("*.html")
-    anchors = {anchor for page in api for anchor in re.findall(r'id="(fastsdm[\w.]*)"', page.read_text())}
+    """Refuse a site that leaves out a public name, or the names of the losses' shared arguments."""
+    api = [page.read_text() for page in (Path(config.site_dir) / "api").rglob("*.html")]
+    if any("LossOptions" in page for page in api):
+        raise PluginError(
+            "api/losses.md shows constructors as they are written, without the shared arguments"
+        )
+    anchors = {anchor for page in api for anchor in re.findall(r'id="(fastsdm[\w.]*)"', page)}
     missing = sorted(_public_names() - anchors)
     if missing:
         raise PluginError(f"public names that no page under docs/api describes: {', '.join(missing)}")

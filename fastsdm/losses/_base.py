@@ -19,7 +19,13 @@ from fastsdm.losses._maps import PendingMap, adopted, check_options, check_spaci
 from fastsdm.losses._maps import target_map as map_of_target
 from fastsdm.losses._options import ClassWeights, ConstructorSignature, LossOptions, complete
 from fastsdm.losses._reduction import class_weights as weights_tensor
-from fastsdm.losses._reduction import fitting_weights, reduced, reduced_mean_of_product, voxel_mean_of_product
+from fastsdm.losses._reduction import (
+    fitting_weights,
+    reduced,
+    reduced_by_dot,
+    takes_one_dot,
+    voxel_mean_of_product,
+)
 from fastsdm.losses._target import Target, check_classes, read_target, selected
 
 if TYPE_CHECKING:
@@ -377,10 +383,9 @@ class DistanceMapLoss(torch.nn.Module):
         self, one: torch.Tensor, other: torch.Tensor, truth: Target, weights: torch.Tensor | None
     ) -> torch.Tensor:
         """The reduced mean of a product over the voxels that count; ``other`` gets no gradient."""
-        if truth.ignored is None and weights is None:
-            value = reduced_mean_of_product(one, other, self.reduction, self.batch)
-            if value is not None:
-                return value
+        every_voxel_counts_alike = truth.ignored is None and weights is None
+        if every_voxel_counts_alike and takes_one_dot(one, other, self.reduction):
+            return reduced_by_dot(one, other, self.reduction, self.batch)
         return self._reduced(voxel_mean_of_product(one, other, truth), weights)
 
     def _reduced(self, values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

@@ -47,12 +47,19 @@ def voxel_mean_of_product(one: torch.Tensor, other: torch.Tensor, truth: Target)
     return _per_voxel(sums, one.shape[2:], truth)
 
 
-def reduced_mean_of_product(
-    one: torch.Tensor, other: torch.Tensor, reduction: str, batch: bool
-) -> torch.Tensor | None:
-    """The reduced mean over all voxels of a product, in one pass of an accelerator; None where it cannot.
+def takes_one_dot(one: torch.Tensor, other: torch.Tensor, reduction: str) -> bool:
+    """Whether an accelerator can reduce a product in one pass that stores nothing.
 
     Not on the CPU, where BLAS adds a whole volume up in float32 without compensation.
+    """
+    if one.device.type == "cpu" or torch.compiler.is_compiling() or reduction == "none":
+        return False
+    is_dense = one.is_contiguous() and other.is_contiguous() and one.dtype == other.dtype
+    return is_dense and 0 < one.numel() <= _LONGEST_DOT
+
+
+def reduced_by_dot(one: torch.Tensor, other: torch.Tensor, reduction: str, batch: bool) -> torch.Tensor:
+    """The reduced mean over all voxels of a product, where :func:`takes_one_dot` says so.
 
     Args:
         one: ``[B, K, *S]``.
@@ -60,12 +67,6 @@ def reduced_mean_of_product(
         reduction: ``"mean"`` or ``"sum"``; under ``"none"`` there is more than one sum.
         batch: whether the batch is averaged before the reduction.
     """
-    if one.device.type == "cpu" or torch.compiler.is_compiling() or reduction == "none":
-        return None
-    if not (one.is_contiguous() and other.is_contiguous() and one.dtype == other.dtype):
-        return None
-    if not 0 < one.numel() <= _LONGEST_DOT:
-        return None
     count = math.prod(one.shape[2:])
     if reduction == "mean":
         count = one.numel()

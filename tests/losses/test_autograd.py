@@ -168,6 +168,25 @@ def test_compiles_to_one_graph_once(make: Callable[[], torch.nn.Module]) -> None
     assert any("signed_distance" in str(node.target) for node in graphs[0].graph.nodes)
 
 
+@pytest.mark.parametrize("make", COMPILED.values(), ids=COMPILED)
+def test_another_batch_size_compiles_nothing(make: Callable[[], torch.nn.Module]) -> None:
+    """The first batch is of 2, a length that no tensor of ours may share by chance."""
+    torch.compiler.reset()
+    graphs = []
+
+    def count(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    loss = make()
+    compiled = torch.compile(loss, fullgraph=True, backend=count, dynamic=True)
+    for batch in (2, 3, 5):
+        labels = label_map(3, batch=batch, classes=CLASSES)
+        prediction = logits(labels, CLASSES)
+        torch.testing.assert_close(compiled(prediction, labels), loss(prediction, labels))
+    assert len(graphs) == 1
+
+
 def test_compiled_code_does_not_look_at_soft_targets() -> None:
     torch.compiler.reset()
     loss = losses.HausdorffDTLoss(softmax=True)
