@@ -12,7 +12,7 @@ import torch
 import fastsdm
 from fastsdm import losses
 from fastsdm.data import PatchDataset, PatchSampler, Volume, random_affine_elastic
-from fastsdm.schedules import Increase, Rebalance
+from fastsdm.schedules import Constant, Increase, Rebalance
 from fastsdm.testing import vessels
 from tests.losses.cases import label_map, logits, one_hot
 
@@ -139,12 +139,57 @@ def test_checkpoints_of_a_module_with_a_schedule() -> None:
         (lambda: Rebalance(steps=2.5), "steps: must be an integer, got 2.5"),
         (lambda: Rebalance(steps=True), "steps: must be an integer, got True"),
         (lambda: Increase().set_epoch(1.5), "epoch: must be an integer, got 1.5"),
+        (lambda: Increase().set_epoch(True), "epoch: must be an integer, got True"),
+        (lambda: Constant(True), "alpha: must be a number, got True"),
+        (lambda: Constant(torch.tensor(True)), r"alpha: must be a number, got tensor\(True\)"),
+        (lambda: Rebalance(start=None), "start: must be a number, got None"),
     ],
 )
 def test_schedules_name_what_has_a_wrong_type(call, message) -> None:
     with pytest.raises(TypeError, match=message):
         call()
     assert Rebalance(steps=np.int64(10)).steps == 10
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        list(np.array([1, 2])),
+        np.array([1, 2], np.uint8),
+        [torch.tensor(1), np.int64(2)],
+        torch.unique(LABELS)[1:],
+        (1, 2),
+        range(1, 3),
+    ],
+    ids=lambda classes: type(classes).__name__,
+)
+def test_classes_are_integers_of_any_kind(classes) -> None:
+    loss = losses.BoundaryLoss(softmax=True, classes=classes)
+    assert loss.classes == [1, 2]
+    assert all(type(value) is int for value in loss.classes)
+    expected = losses.BoundaryLoss(False, softmax=True)(PREDICTION, LABELS)
+    torch.testing.assert_close(loss(PREDICTION, LABELS), expected)
+
+
+@pytest.mark.parametrize("three", [3, np.int64(3), np.uint8(3), torch.tensor(3), np.array(3)])
+def test_integers_of_any_kind(three) -> None:
+    assert losses.BoundaryLoss(ignore_index=three).ignore_index == 3
+    loss = losses.BoundaryLoss()
+    assert torch.equal(loss.target_map(LABELS, three, spatial_dims=three), loss.target_map(LABELS, 3))
+    schedule = Increase(steps=three)
+    schedule.load_state_dict({"steps_taken": three})
+    assert (schedule.steps, schedule.steps_taken, type(schedule.steps_taken)) == (3, 3, int)
+    schedule.set_epoch(three)
+    assert schedule.weights.boundary == schedule.end
+    assert losses.DeepSupervision(loss, spatial_dims=three).spatial_dims == 3
+
+
+@pytest.mark.parametrize("half", [0.5, np.float32(0.5), torch.tensor(0.5), np.array(0.5)])
+def test_numbers_of_any_kind(half) -> None:
+    assert losses.HausdorffDTLoss(half).alpha == 0.5
+    assert Constant(half).weights == (1.0, 0.5)
+    assert losses.DeepSupervision(losses.BoundaryLoss(), [half, 1]).weights == [0.5, 1.0]
+    assert losses.BoundaryLoss(softmax=np.bool_(True)).softmax is True
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
