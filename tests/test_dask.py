@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 import fastsdm
 from fastsdm import testing
+from fastsdm.integrations import _passes
+from fastsdm.integrations import dask as chunked_maps
 from fastsdm.integrations.dask import signed_distance
 
 
@@ -57,6 +60,41 @@ def test_chunked_maps_are_those_made_in_memory(case, limit, ignore_index, classe
         np.testing.assert_allclose(got, expected, rtol=2.4e-7)
 
 
+@pytest.mark.parametrize("ignore_index", [None, 2])
+def test_volumes_of_many_slabs_and_columns(monkeypatch: pytest.MonkeyPatch, ignore_index: int | None) -> None:
+    """Blocks far smaller than a plane: every axis is passed alone, and every block worked on in pieces."""
+    labels = testing.shells((23, 18, 27), classes=3, thickness=3).astype(np.uint8)
+    expected = fastsdm.signed_distance(labels, classes=3, ignore_index=ignore_index, spacing=(2.0, 1.0, 0.5))
+    for largest_slab in (1, _passes.LARGEST_SLAB):
+        monkeypatch.setattr(_passes, "LARGEST_SLAB", largest_slab)
+        monkeypatch.setattr(_passes, "_PIECE", 60)
+        monkeypatch.setattr(chunked_maps, "_BLOCK", 200)
+        lazy = signed_distance(
+            da.from_array(labels, (7, 5, 6)), classes=3, ignore_index=ignore_index, spacing=(2.0, 1.0, 0.5)
+        )
+        np.testing.assert_allclose(lazy.compute(scheduler="synchronous"), expected, rtol=2.4e-7)
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=2, max_size=3),
+    st.integers(1, 400),
+    st.data(),
+)
+def test_blocks_are_whole_along_their_axes_and_small_along_the_others(sizes, voxels: int, data) -> None:
+    chunks = tuple(map(tuple, sizes))
+    axes = data.draw(st.sets(st.integers(0, len(chunks) - 1), min_size=1, max_size=len(chunks) - 1))
+    new = _passes.cut(chunks, tuple(axes), voxels)
+    assert [sum(part) for part in new] == [sum(part) for part in chunks]
+    for axis, (old, got) in enumerate(zip(chunks, new, strict=True)):
+        if axis in axes:
+            assert len(got) == 1
+        else:
+            assert set(np.cumsum(old)) <= set(np.cumsum(got))
+            assert min(got) > 0
+    largest = math.prod(map(max, new))
+    assert largest <= voxels or all(max(new[axis]) == 1 for axis in range(len(new)) if axis not in axes)
+
+
 def test_half_precision() -> None:
     labels = testing.blobs((12, 13, 14), sigma=2)
     for limit in (None, 3.0):
@@ -79,40 +117,42 @@ def test_nothing_is_computed_before_it_is_asked_for() -> None:
 
 
 _MEMORY = """
-import resource, sys
-import dask, dask.array as da, numpy as np
-import fastsdm
+import sys
+from pathlib import Path
+
+import dask, dask.array as da
 from fastsdm.integrations.dask import signed_distance
 
-size, chunk, folder, limit = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]) or None
-labels = da.from_array(np.load(folder + "/labels.npy", mmap_mode="r"), chunk)
-maps = signed_distance(labels, classes=4, max_distance=limit)
-out = np.lib.format.open_memmap(folder + "/maps.npy", "w+", np.float32, maps.shape)
-# What the libraries need does not count.
-signed_distance(da.zeros((8, 8, 8), chunks=4, dtype=np.uint8), classes=2).compute()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for number in range(len(maps)):
-    with dask.config.set(scheduler="threads", num_workers=2):
-        da.store(maps[number], out[number], lock=False)
-    out.flush()
-    # The file's pages are the system's to drop; they must not count as the computation's memory.
-    out._mmap.madvise(4)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+folder, limit = sys.argv[1], float(sys.argv[2]) or None
+maps = signed_distance(da.from_zarr(folder + "/labels.zarr"), classes=6, max_distance=limit)
+with dask.config.set(scheduler="threads", num_workers=2):
+    maps.to_zarr(folder + "/maps.zarr")
+# ru_maxrss would count the process that started this one.
+(peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(int(peak.split()[1]) * 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts resident memory as Linux does")
 @pytest.mark.parametrize("limit", [0, 12])
 def test_memory_stays_below_the_map(tmp_path, limit: int) -> None:
-    labels = testing.shells((160, 160, 160), classes=4, thickness=9).astype(np.uint8)
-    np.save(tmp_path / "labels.npy", labels)
-    run = [sys.executable, "-c", _MEMORY, "160", "48", str(tmp_path), str(limit)]
+    """The whole process, libraries and all, needs less than the map of all classes."""
+    zarr = pytest.importorskip("zarr")
+    labels = testing.shells((320, 320, 320), classes=6, thickness=9).astype(np.uint8)
+    stored = zarr.create_array(tmp_path / "labels.zarr", shape=labels.shape, chunks=(96,) * 3, dtype="u1")
+    stored[:] = labels
+    run = [sys.executable, "-c", _MEMORY, str(tmp_path), str(limit)]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    maps = np.load(tmp_path / "maps.npy", mmap_mode="r")
+    maps = zarr.open_array(tmp_path / "maps.zarr", mode="r")
+    assert maps.dtype == np.float32
     assert int(done.stdout) < maps.nbytes
-    expected = fastsdm.signed_distance(labels, classes=4, max_distance=limit or None)
-    assert np.array_equal(maps, expected)
+    for value in range(6):
+        expected = fastsdm.signed_distance(labels, classes=[value], max_distance=limit or None)[0]
+        for start in range(0, 320, 96):
+            part = slice(start, start + 96)
+            assert np.array_equal(maps[value, part], expected[part]), (value, start)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -11,17 +12,21 @@ import dask
 import dask.array as da
 import numpy as np
 import torch
+from dask.graph_manipulation import clone
 
 from fastsdm import _conventions, _validate
-from fastsdm._backends.contract import Finish
-from fastsdm._backends.native_axes import axis_order, relax_axis, scan_axis
 from fastsdm._settings import spacing_rows
 from fastsdm._types import Convention
 from fastsdm.data import patch_halo, signed_distance_patch
+from fastsdm.integrations._passes import ClassPasses, cut
 
 __all__ = ["signed_distance"]
 
 _DTYPES = ("float32", "float16", "float64")
+#: Blocks of the exact map hold about so many voxels, or as many as a chunk of the labels.
+_BLOCK = 1 << 22
+#: An intermediate step of a rechunk would copy all squares once more.
+_DIRECT = 10**6
 
 
 def signed_distance(
@@ -70,7 +75,8 @@ def signed_distance(
     for value in each:
         if max_distance is None:
             finish = _conventions.finish(convention, "inf", (row,), labels.shape, None)
-            made.append(_exact(labels, value, row, ignore_index, finish).astype(dtype))
+            passes = ClassPasses(labels.shape, row, value, ignore_index, finish)
+            made.append(_exact(_own(labels, value) if len(each) > 1 else labels, passes, dtype))
         else:
             options = {
                 "classes": None if value is None else [value],
@@ -111,59 +117,35 @@ def _patch(block: Any, start: Sequence[int], size: Sequence[int], **options: Any
     return maps if options["classes"] is None else maps[0]
 
 
-def _exact(
-    labels: da.Array, value: int | None, row: tuple[float, ...], ignore_index: int | None, finish: Finish
-) -> da.Array:
-    """The map of one class by one pass per axis."""
-    if ignore_index is None:
-        masks = labels > 0 if value is None and labels.dtype.kind == "i" else labels
-        return _passes(masks, None if value is None else [value], row, finish)
-    # Of two maps, with the ignored voxels outside and inside, each is right in one of the phases.
-    phases = labels.map_blocks(partial(_phases, value=value, ignore_index=ignore_index), dtype=np.uint8)
-    outside = _passes(phases, [1], row, finish)
-    inside = _passes(phases != 0, None, row, finish)
-    return da.map_blocks(_chosen, phases, outside, inside, dtype=np.float32)
+def _own(labels: da.Array, value: int | None) -> da.Array:
+    """The labels under keys of their own, where they are only read.
+
+    A scheduler computes together what shares a task, and would hold the squares of all classes at once.
+    """
+    is_read = len(labels.dask.layers) <= 2
+    return clone(labels, seed=value) if is_read else labels
 
 
-def _passes(labels: da.Array, values: list[int] | None, row: tuple[float, ...], finish: Finish) -> da.Array:
-    order = axis_order(labels.shape)
-    shape = tuple(labels.shape)
-    squares = _whole_along(labels, order[0]).map_blocks(
-        partial(_scan, values=values, axis=order[0]), dtype=np.float32
+def _exact(labels: da.Array, passes: ClassPasses, dtype: str) -> da.Array:
+    """The map of one class by passes over blocks that are whole along the axes of the pass."""
+    most = max(math.prod(max(sizes, default=0) for sizes in labels.chunks), _BLOCK)
+    first, *others = passes.groups()
+    blocks = cut(labels.chunks, first, most)
+    squares = labels.rechunk(blocks).map_blocks(
+        passes.squares, first, dtype=np.float32, chunks=((passes.fields,), *blocks), new_axis=0
     )
-    for axis in order[1:]:
-        last = finish if axis == order[-1] else None
-        squares = _whole_along(squares, axis).map_blocks(
-            partial(_relax, axis=axis, shape=shape, spacing=row, finish=last), dtype=np.float32
-        )
-    return squares.rechunk(labels.chunks)
-
-
-def _whole_along(array: da.Array, axis: int) -> da.Array:
-    """Chunks that are whole along one axis, and no larger in bytes than they must be."""
-    voxels = max(int(np.prod([max(sizes) for sizes in array.chunks])), array.shape[axis])
-    return array.rechunk(
-        {other: -1 if other == axis else "auto" for other in range(array.ndim)},
-        block_size_limit=voxels * array.dtype.itemsize,
+    for (axis,) in others[:-1]:
+        blocks = cut(labels.chunks, (axis,), most)
+        squares = squares.rechunk({0: -1, **dict(enumerate(blocks, 1))}, threshold=_DIRECT)
+        squares = squares.map_blocks(passes.relaxed, axis, dtype=np.float32)
+    ((axis,),) = others[-1:]
+    blocks = cut(labels.chunks, (axis,), most)
+    squares = squares.rechunk({0: -1, **dict(enumerate(blocks, 1))}, threshold=_DIRECT)
+    pieces = None if passes.ignore_index is None else labels.rechunk(blocks)
+    maps = da.map_blocks(
+        passes.distances, squares, axis, pieces, np.dtype(dtype), dtype=dtype, chunks=blocks, drop_axis=0
     )
-
-
-def _scan(block: Any, *, values: list[int] | None, axis: int) -> Any:
-    return scan_axis(np.asarray(block), values, axis)[0]
-
-
-def _relax(block: Any, *, axis: int, shape: Any, spacing: Any, finish: Finish | None) -> Any:
-    return relax_axis(np.asarray(block)[None], axis, shape, spacing, finish)[0]
-
-
-def _phases(block: Any, *, value: int | None, ignore_index: int) -> Any:
-    """0 outside, 1 inside, 2 ignored."""
-    inside = block > 0 if value is None else block == value
-    return np.where(block == ignore_index, 2, inside).astype(np.uint8)
-
-
-def _chosen(phases: Any, outside: Any, inside: Any) -> Any:
-    return np.where(phases == 2, 0, np.where(phases == 1, inside, outside)).astype(np.float32)
+    return maps.rechunk(labels.chunks)
 
 
 def _row(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
