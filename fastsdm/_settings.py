@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 import torch
 
@@ -74,6 +74,18 @@ class MapSettings:
             options.get("ignore_index"),
             black_border=options.get("black_border", False),
         )
+
+    def options(self) -> MapOptions:
+        """The keywords of :func:`fastsdm.signed_distance` that make such a map."""
+        assert self.empty is not None
+        return {
+            "classes": self.classes,
+            "spacing": self.spacing_like(),
+            "convention": cast("Convention", self.convention),
+            "empty": cast("EmptyPolicy", self.empty),
+            "max_distance": self.max_distance,
+            "ignore_index": self.ignore_index,
+        }
 
     def spacing_like(self) -> SpacingLike:
         """The voxel size as an argument: a number, one per axis, or one row per sample."""

@@ -8,6 +8,8 @@ from fastsdm._files.errors import UnusablePathError
 
 NIFTI = (".nii", ".nii.gz")
 FORMATS = (*NIFTI, ".npy", ".npz")
+#: A directory, of which ``fastsdm map`` reads and writes a part at a time.
+ZARR = ".zarr"
 
 _SIMPLE_ITK = (
     "python -c \"import SimpleITK as s; s.WriteImage(s.ReadImage('{name}'), '{stem}.nii.gz')\" "
@@ -26,7 +28,6 @@ _DICOM = f"{_DICOM_SEGMENTATION} for a segmentation object, or {_DICOM_SERIES} f
 _ARRAY_CALLS = {
     ".h5": "import h5py, numpy; numpy.save('{stem}.npy', h5py.File('{name}')['DATASET'][()])",
     ".mat": "import numpy, scipy.io; numpy.save('{stem}.npy', scipy.io.loadmat('{name}')['VARIABLE'])",
-    ".zarr": "import numpy, zarr; numpy.save('{stem}.npy', zarr.open('{name}', mode='r')[:])",
     ".b2nd": "import blosc2, numpy; numpy.save('{stem}.npy', blosc2.open('{name}')[:])",
     ".pt": "import numpy, torch; numpy.save('{stem}.npy', torch.load('{name}').numpy())",
 }
@@ -42,13 +43,23 @@ _CONVERSIONS = {
 
 
 def format_of(path: Path) -> str | None:
-    """The suffix that tells the format, or None for one that is not handled."""
-    return _suffix(path, FORMATS)
+    """The suffix that tells the format, or None for one that is not handled.
+
+    The path may lead to an array or a group inside of a zarr store, as in ``image.zarr/labels/0``.
+    """
+    known = _suffix(path, (*FORMATS, ZARR))
+    inside_store = any(part.lower().endswith(ZARR) for part in path.parts[:-1])
+    return ZARR if known is None and inside_store else known
 
 
 def is_nifti(path: Path) -> bool:
     """Whether the name says NIfTI."""
     return format_of(path) in NIFTI
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether the path leads to a zarr store, or into one."""
+    return format_of(path) == ZARR
 
 
 def check_format(path: Path, *, reading: bool) -> str:
@@ -63,7 +74,7 @@ def check_format(path: Path, *, reading: bool) -> str:
     """
     suffix = format_of(path)
     if suffix is None:
-        message = f"{path}: the name must end in one of {', '.join(FORMATS)}"
+        message = f"{path}: the name must end in one of {', '.join((*FORMATS, ZARR))}"
         hint = _conversion(path) if reading else None
         raise UnusablePathError(message if hint is None else f"{message}; convert it: {hint}")
     return suffix

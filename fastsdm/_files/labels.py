@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 #: How far a float label may be from a whole number.
 SNAP = 1e-3
+_FEW_CLASSES = 32
 
 
 def read_labels(
@@ -48,12 +50,38 @@ def read_labels(
     notes: list[str] = []
     if values.dtype.kind == "f":
         values = _whole(source, _without_nan(source, values, nan_as, notes), notes, mask=mask)
-    if mask and values.dtype.kind == "i" and values.min(initial=0) < 0:
-        negative = values < 0 if ignore_index is None else (values < 0) & (values != ignore_index)
-        if not negative_inside:
-            _note_negative(values, negative, notes)
-        values = np.where(negative, np.asarray(negative_inside, dtype=values.dtype), values)
+    if mask:
+        smallest = values.min(initial=0)
+        values, count = outside_negative(values, ignore_index, inside=negative_inside)
+        if count and not negative_inside:
+            notes.append(
+                f"{count} voxels hold negative labels (down to {smallest}) and are outside; "
+                "--negative-inside counts them in"
+            )
     return values, notes
+
+
+def count_labels(labels: Array, values: Sequence[int]) -> dict[int, int]:
+    """How many voxels have each of the values."""
+    if len(values) <= _FEW_CLASSES:  # a pass for each is faster than sorting all voxels
+        return {value: int(np.count_nonzero(labels == value)) for value in values}
+    found = dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
+    return {value: found.get(value, 0) for value in values}
+
+
+def outside_negative(
+    values: Array, ignore_index: int | None, *, inside: bool = False
+) -> tuple[Array, int]:
+    """Put the negative labels of a mask outside of it, or inside; the ignored one stays.
+
+    Returns:
+        The labels, and how many were negative.
+    """
+    if values.dtype.kind != "i" or values.min(initial=0) >= 0:
+        return values, 0
+    negative = values < 0 if ignore_index is None else (values < 0) & (values != ignore_index)
+    count = int(np.count_nonzero(negative))
+    return (np.where(negative, np.asarray(inside, dtype=values.dtype), values) if count else values), count
 
 
 def _without_nan(source: VolumeFile, values: Array, nan_as: int | None, notes: list[str]) -> Array:
@@ -91,12 +119,3 @@ def _whole(source: VolumeFile, values: Array, notes: list[str], *, mask: bool) -
     wrong = float(values.flat[int(off.argmax())])
     rule = "whole numbers, or probabilities from 0 to 1" if mask else "whole numbers"
     raise FileError(f"{source.path}: labels must be {rule}, got {wrong:g}")
-
-
-def _note_negative(values: Array, negative: Array, notes: list[str]) -> None:
-    count = np.count_nonzero(negative)
-    if count > 0:
-        notes.append(
-            f"{count} voxels hold negative labels (down to {values.min()}) and are outside; "
-            "--negative-inside counts them in"
-        )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import re
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fastsdm._files.errors import FileError
 
 _MEMINFO = Path("/proc/meminfo")
+_LIBRARIES = 400 << 20
+_M_MMAP_THRESHOLD = -3  # of <malloc.h>
 _CONTROL_GROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -41,6 +47,40 @@ def available_memory() -> int | None:
     """Bytes that can still be allocated, swap included; None where the system does not say."""
     limits = [limit for limit in (_control_group_limit(), _system_rest()) if limit is not None]
     return min(limits, default=None)
+
+
+def resident_memory() -> int:
+    """Bytes that this process holds; a guess of what its libraries need where the system does not say."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else _LIBRARIES
+
+
+def give_back_freed_memory() -> None:
+    """Have the C library return large blocks to the system as soon as they are freed.
+
+    By default glibc keeps blocks of up to 32 MiB for later, many times over with several threads. Where the C
+    library is another one, nothing happens.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError):
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+def byte_count(text: str) -> int:
+    """The number of bytes that a text such as ``4GiB``, ``500 MB`` or ``1e9`` stands for.
+
+    Raises:
+        ValueError: it stands for none.
+    """
+    found = re.fullmatch(r"\s*([0-9.eE+]+)\s*(?:([kmgt])(i?)b?|b)?\s*", text, re.IGNORECASE)
+    try:
+        count = float(found[1]) if found else 0.0
+    except ValueError:
+        count = 0.0
+    if not found or not 1 <= count < math.inf:
+        raise ValueError(f"must be a size such as '4GiB' or '500MB', got {text!r}")
+    power = " kmgt".index(found[2].lower()) if found[2] else 0
+    return int(count * (1024 if found[3] else 1000) ** power)
 
 
 def size(count: float) -> str:

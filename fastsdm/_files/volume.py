@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastsdm._files import nifti
+from fastsdm._files import nifti, zarr_labels
 from fastsdm._files.errors import FileError, UnusablePathError
-from fastsdm._files.formats import NIFTI, check_format
+from fastsdm._files.formats import NIFTI, ZARR, check_format, is_zarr
 from fastsdm._files.memory import require_memory
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -39,6 +39,7 @@ class VolumeFile:
         notes: what a user should know of the geometry, one line each.
         image: the NIfTI image with affine and header; None for numpy files.
         array: name of the array in an ``.npz`` file.
+        blocks: the volume in a zarr store, which gives an array for a tuple of slices; None for other files.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class VolumeFile:
     notes: tuple[str, ...] = ()
     image: Any = None
     array: str | None = None
+    blocks: zarr_labels.ZarrLabels | None = None
 
     @property
     def voxels(self) -> int:
@@ -69,7 +71,21 @@ class VolumeFile:
         except _damages(self.path) as error:
             raise _unreadable(self.path, error) from error
 
+    def block(self, part: tuple[slice, ...]) -> Array:
+        """Read a part of a volume in a zarr store.
+
+        Raises:
+            FileError: the store is damaged.
+        """
+        assert self.blocks is not None
+        try:
+            return self.blocks[part]
+        except _damages(self.path) as error:
+            raise _unreadable(self.path, error) from error
+
     def _values(self) -> Array:
+        if self.blocks is not None:
+            return self.blocks[(slice(None),) * len(self.shape)]
         if self.image is not None:
             return np.asanyarray(self.image.dataobj)
         stored = np.load(self.path, allow_pickle=False)
@@ -80,10 +96,10 @@ class VolumeFile:
 
 
 def open_volume(path: Path, spacing: float | Sequence[float] | None = None) -> VolumeFile:
-    """Read the header of ``.nii``, ``.nii.gz``, ``.npy`` or ``.npz``.
+    """Read the header of ``.nii``, ``.nii.gz``, ``.npy``, ``.npz`` or of an array in a ``.zarr`` store.
 
-    The voxel size is that of the NIfTI affine, or of an array ``spacing`` in ``.npz``; else it is 1 and
-    distances are in voxels.
+    The voxel size is that of the NIfTI affine, of an array ``spacing`` in ``.npz``, of the OME-NGFF metadata
+    or the attribute ``spacing`` in ``.zarr``; else it is 1 and distances are in voxels.
 
     Args:
         path: the file.
@@ -95,11 +111,13 @@ def open_volume(path: Path, spacing: float | Sequence[float] | None = None) -> V
         ValueError: ``spacing`` has another length than the volume has axes.
     """
     suffix = check_format(path, reading=True)
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "there is no such file"
+    if not (path.is_dir() if suffix == ZARR else path.is_file()):
+        kind = "directory" if suffix == ZARR else "file"
+        problem = f"is not a {kind}" if path.exists() else f"there is no such {kind}"
         raise UnusablePathError(f"{path}: {problem}")
+    openers = {".npy": _open_npy, ".npz": _open_npz, ZARR: _open_zarr}
     try:
-        found = (_open_nifti if suffix in NIFTI else _open_npz if suffix == ".npz" else _open_npy)(path)
+        found = openers.get(suffix, _open_nifti)(path)
     except FileError:
         raise
     except _damages(path) as error:
@@ -122,7 +140,7 @@ def _with_checked_spacing(found: VolumeFile, spacing: float | Sequence[float] | 
             f"spacing: must be one number, or {count} (one per axis); got {', '.join(map(str, given))}"
         )
     given = given * count if len(given) == 1 else given
-    notes = found.notes
+    notes = found.notes if found.unit != _VOXELS else ()
     if found.unit != _VOXELS:
         notes = (
             *notes,
@@ -166,6 +184,17 @@ def _open_npz(path: Path) -> VolumeFile:
     return VolumeFile(path, shape, dtype, tuple(map(float, steps)), None, array=name)
 
 
+def _open_zarr(path: Path) -> VolumeFile:
+    found = zarr_labels.open_labels(path)
+    shape, dtype = found.shape, np.dtype(found.array.dtype)
+    if found.spacing is None:
+        note = "no voxel size in its metadata, so distances are in voxels; --spacing sets one"
+        return VolumeFile(path, shape, dtype, (1.0,) * len(shape), _VOXELS, (note,), blocks=found)
+    unit = f" {found.unit}" if found.unit else ""
+    note = f"voxel size {nifti.by(found.spacing)}{unit} by {found.origin}"
+    return VolumeFile(path, shape, dtype, found.spacing, found.unit, (note,), blocks=found)
+
+
 def _array_name(path: Path, names: Sequence[str]) -> str:
     """The array that holds the volume."""
     arrays = [name for name in names if name != _SPACING_NAME]
@@ -200,6 +229,8 @@ def _spatial_shape(path: Path, stored: Sequence[int], *, leading: bool = True) -
 
 
 def _damages(path: Path) -> tuple[type[Exception], ...]:
+    if is_zarr(path):
+        return zarr_labels.damages()
     known = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile)
     return (*known, *nifti.damages()) if check_format(path, reading=True) in NIFTI else known
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeAlias, get_args
 
 import numpy as np
 import torch
 import typer
 from rich.markup import escape
+from rich.progress import Progress
 
 import fastsdm
 from fastsdm import _files
 from fastsdm._arrays import tensor_from_numpy
 from fastsdm._backends import registry
+from fastsdm._settings import MapOptions, MapSettings
 from fastsdm._types import Convention, EmptyPolicy
+from fastsdm.cli.map_report import Outcome, note_empty_classes, report
+from fastsdm.cli.map_stored import ChunksOption, MemoryOption, ReadWhole, StoredOptions, stored_map
 from fastsdm.cli.terminal import (
     USAGE,
     NanOption,
     NegativeOption,
     SpacingOption,
-    console,
     fail,
     note,
     numbers_option,
@@ -28,13 +31,17 @@ from fastsdm.cli.terminal import (
     progress_bar,
     usable_device,
 )
+from fastsdm.integrations._summary import Census, Extent
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _DTYPES = ("float32", "float64", "float16")
-_FEW_CLASSES = 32
 
 
 def map_labels(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Label volume: .nii, .nii.gz, .npy or .npz.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Label volume: .nii, .nii.gz, .npy, .npz or .zarr.")
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Where the map goes, same formats.")],
     classes: Annotated[
         str | None,
@@ -54,12 +61,15 @@ def map_labels(
     dtype: Annotated[str, typer.Option(help=f"One of {', '.join(_DTYPES)}.")] = "float32",
     backend: Annotated[str, typer.Option(help="Name of a backend; it works or fails.")] = "auto",
     device: Annotated[str, typer.Option(help="Where to compute, for example cuda.")] = "cpu",
+    chunks: ChunksOption = None,
+    memory: MemoryOption = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT; never IN.")] = False,
 ) -> None:
     """Compute the signed distance map of a label volume.
 
-    Distances are in the units of the voxel size, which NIfTI and .npz files bring along; axes stay as
-    stored. With --classes there is one map per class: the last axis in NIfTI, the first in .npy and .npz.
+    Distances are in the units of the voxel size, which NIfTI, .npz and .zarr bring along; axes stay as
+    stored. With --classes there is one map per class: the last axis in NIfTI, the first in other formats.
+    A map in a .zarr store is made block by block, and may be larger than the memory.
     """
     if dtype not in _DTYPES:
         fail(f"--dtype: must be one of {', '.join(_DTYPES)}; got {dtype!r}", USAGE)
@@ -68,44 +78,57 @@ def map_labels(
     values = None if classes is None else classes_option(classes)
     steps = None if spacing is None else numbers_option("--spacing", spacing)
     place = usable_device(device)
+    stored = StoredOptions.of(output, chunks, memory, place)
     with (
         progress_bar() as progress,
         one_line_errors(TypeError, ValueError, fastsdm.BackendUnavailableError),
     ):
         _files.check_format(output, reading=False)
         chosen = registry.select(backend, place).name
-        task = progress.add_task(f"reading {escape(source.name)}", total=3)
         opened = _files.open_volume(source, steps)
-        _files.check_output(output, [source], force=force)
-        _require_memory(opened, values, dtype)
-        labels, changes = _files.read_labels(
-            opened,
-            mask=values is None,
-            nan_as=nan_as,
-            negative_inside=negative_inside,
-            ignore_index=ignore_index,
+        settings = MapSettings.of(
+            {
+                "classes": values,
+                "spacing": opened.spacing,
+                "convention": convention,  # type: ignore[typeddict-item]  # checked by what makes the map
+                "empty": empty,  # type: ignore[typeddict-item]
+                "max_distance": max_distance,
+                "ignore_index": ignore_index,
+            }
         )
-        if values is not None:
+        _check_values(source, classes, values, opened.dtype)
+
+        def read_whole() -> tuple[Array, list[str]]:
+            labels, changes = _files.read_labels(
+                opened,
+                mask=values is None,
+                nan_as=nan_as,
+                negative_inside=negative_inside,
+                ignore_index=ignore_index,
+            )
             _check_values(source, classes, values, labels.dtype)
-        progress.update(task, advance=1, description="computing")
-        maps = fastsdm.signed_distance(
-            tensor_from_numpy(labels, "IN").to(place),
-            classes=values,
-            spatial_dims=labels.ndim,
-            spacing=opened.spacing,
-            convention=convention,  # type: ignore[arg-type]  # checked there
-            empty=empty,  # type: ignore[arg-type]
-            max_distance=max_distance,
-            ignore_index=ignore_index,
-            dtype=dtype,
-            backend=chosen,
-        ).cpu()
-        progress.update(task, advance=1, description=f"writing {escape(output.name)}")
-        _files.write_map(output, maps.numpy(), opened, f"fastsdm {convention} signed distance")
-    _report(output, maps, opened, f"computed by {chosen} on {place}")
-    note(source, [*opened.notes, *changes])
+            return labels, changes
+
+        if stored is None:
+            _files.check_output(output, [source], force=force)
+            outcome = _map_in_memory(opened, output, settings, read_whole, dtype, chosen, place, progress)
+        else:
+            _files.check_output_directory(output, source, force=force)
+            outcome = stored_map(
+                opened,
+                output,
+                settings,
+                read_whole,
+                negative_inside=negative_inside,
+                dtype=dtype,
+                backend=backend,
+                options=stored,
+                progress=progress,
+            )
+    report(output, outcome, opened)
+    note(source, [*opened.notes, *outcome.changes])
     if empty != "raise":
-        _note_empty_classes(labels if ignore_index is None else labels[labels != ignore_index], values, empty)
+        note_empty_classes(outcome.census, empty)
 
 
 def classes_option(text: str) -> int | list[int]:
@@ -122,8 +145,41 @@ def classes_option(text: str) -> int | list[int]:
     return values if "," in text else values[0]
 
 
-def _check_values(source: Path, text: str | None, values: int | list[int], dtype: np.dtype[Any]) -> None:
+def _map_in_memory(
+    opened: _files.VolumeFile,
+    output: Path,
+    settings: MapSettings,
+    read_whole: ReadWhole,
+    dtype: str,
+    backend: str,
+    place: torch.device,
+    progress: Progress,
+) -> Outcome:
+    """Make the map of a whole volume at once."""
+    task = progress.add_task(f"reading {escape(opened.path.name)}", total=3)
+    _require_memory(opened, settings, dtype)
+    labels, changes = read_whole()
+    progress.update(task, advance=1, description="computing")
+    options: MapOptions = {
+        **settings.options(),
+        "spatial_dims": labels.ndim,
+        "dtype": dtype,
+        "backend": backend,
+    }
+    maps = fastsdm.signed_distance(tensor_from_numpy(labels, "IN").to(place), **options).cpu().numpy()
+    progress.update(task, advance=1, description=f"writing {escape(output.name)}")
+    _files.write_map(output, maps, opened, f"fastsdm {settings.convention} signed distance")
+    known = labels if settings.ignore_index is None else labels[labels != settings.ignore_index]
+    census, extent = Census.of(known, settings.classes), Extent.of(maps)
+    return Outcome(census, extent, dtype, f"computed by {backend} on {place}", changes)
+
+
+def _check_values(
+    source: Path, text: str | None, values: int | list[int] | None, dtype: np.dtype[Any]
+) -> None:
     """Refuse label values that the file's dtype cannot hold; the library speaks of its tensors."""
+    if values is None or dtype.kind not in "biu":  # floats are labels only once they are read
+        return
     if dtype.kind == "b":
         low, high = 0, 1
     else:
@@ -144,9 +200,9 @@ def _check_values(source: Path, text: str | None, values: int | list[int], dtype
             )
 
 
-def _require_memory(opened: _files.VolumeFile, values: int | list[int] | None, dtype: str) -> None:
-    count = 1 if values is None else values if isinstance(values, int) else len(values)
-    maps = opened.voxels * max(count, 1)
+def _require_memory(opened: _files.VolumeFile, settings: MapSettings, dtype: str) -> None:
+    count = 1 if settings.classes is None else len(settings.classes)
+    maps = opened.voxels * count
     needs = {
         f"labels {opened.dtype.name}": opened.voxels * opened.dtype.itemsize,
         f"map float32{f' of {count} classes' if count > 1 else ''}": 4 * maps,
@@ -154,54 +210,3 @@ def _require_memory(opened: _files.VolumeFile, values: int | list[int] | None, d
     if dtype != "float32":
         needs[f"map {dtype}"] = maps * np.dtype(dtype).itemsize
     _files.require_memory(opened.path, opened.shape, needs)
-
-
-def _report(output: Path, maps: torch.Tensor, opened: _files.VolumeFile, how: str) -> None:
-    finite = maps[maps.isfinite()]
-    unit = f" {opened.unit}" if opened.unit else ""
-    extent = f"{finite.min():.4g} to {finite.max():.4g}{unit}" if finite.numel() else "no finite distance"
-    shape = " x ".join(map(str, opened.shape))
-    classes = f"{len(maps)} x " if maps.ndim > len(opened.shape) else ""
-    step = " x ".join(f"{size:g}" for size in opened.spacing)
-    steps = "" if opened.unit == "voxels" else f"voxels of {step}, "
-    dtype = str(maps.dtype).removeprefix("torch.")
-    console.print(
-        f"[bold]{escape(str(output))}[/]: {classes}{shape} {dtype}, {extent}, {steps}{how}",
-        soft_wrap=True,
-    )
-
-
-def _note_empty_classes(labels: Any, values: int | list[int] | None, empty: str) -> None:
-    """Name the classes whose map follows ``--empty``."""
-    if values is None:
-        counts = {0: int(np.count_nonzero(labels))}
-    else:
-        counts = _counts(labels, list(range(values)) if isinstance(values, int) else values)
-    for missing, wanted in (("inside", 0), ("outside", labels.size)):
-        names = [value for value, count in counts.items() if count == wanted]
-        if names:
-            who = "class" if len(names) == 1 else "classes"
-            who = "the mask" if values is None else f"{who} {_ranges(names)}"
-            verb = "has" if len(names) == 1 else "have"
-            console.print(
-                f"note: {who} {verb} no {missing} voxel; --empty {empty} decides what the map holds there",
-                soft_wrap=True,
-            )
-
-
-def _counts(labels: Any, values: list[int]) -> dict[int, int]:
-    if len(values) <= _FEW_CLASSES:  # a pass for each is faster than sorting all voxels
-        return {value: int(np.count_nonzero(labels == value)) for value in values}
-    found = dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
-    return {value: found.get(value, 0) for value in values}
-
-
-def _ranges(values: list[int]) -> str:
-    """The values for people: ``2, 5-9``."""
-    runs: list[list[int]] = []
-    for value in sorted(values):
-        if runs and value == runs[-1][-1] + 1:
-            runs[-1].append(value)
-        else:
-            runs.append([value])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

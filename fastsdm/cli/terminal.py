@@ -23,12 +23,14 @@ FAILED, USAGE = 1, 2
 #: Arguments of the library that are options of the commands, under the same names.
 _LIBRARY_ARGUMENTS = (
     "backend",
+    "chunks",
     "classes",
     "convention",
     "dtype",
     "empty",
     "ignore_index",
     "max_distance",
+    "memory",
     "spacing",
 )
 

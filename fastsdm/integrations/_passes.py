@@ -32,7 +32,7 @@ class ClassPasses:
     Attributes:
         shape: of the whole volume, 2 or 3 sizes.
         spacing: one number per axis.
-        value: the label inside; None for all but 0.
+        value: the label inside; None for all above 0.
         ignore_index: label of voxels that are neither inside nor outside; they read 0.
         finish: how the map is shifted and cut.
     """
@@ -48,10 +48,15 @@ class ClassPasses:
         """How many fields of squares the map is made of: 2 where voxels are ignored."""
         return 1 if self.ignore_index is None else 2
 
-    def groups(self) -> tuple[tuple[int, ...], ...]:
-        """The axes of each pass: blocks must be whole along them."""
+    def groups(self, largest_slab: int | None = None) -> tuple[tuple[int, ...], ...]:
+        """The axes of each pass: blocks must be whole along them.
+
+        Args:
+            largest_slab: voxels that a block of the first pass may hold; None for a limit of this module.
+        """
+        most = LARGEST_SLAB if largest_slab is None else largest_slab
         first, *rest = axis_order(self.shape)
-        if len(rest) == 2 and self.shape[first] * self.shape[rest[0]] <= LARGEST_SLAB:
+        if len(rest) == 2 and self.shape[first] * self.shape[rest[0]] <= most:
             return (first, rest[0]), (rest[1],)
         return (first,), *((axis,) for axis in rest)
 
@@ -117,6 +122,8 @@ class ClassPasses:
     def _fields(self, labels: Array) -> Iterator[tuple[Array, list[int] | None]]:
         """Labels and the values inside, once for each field of squares."""
         if self.ignore_index is None:
+            if self.value is None and labels.dtype.kind == "i":
+                labels = labels > 0
             yield labels, None if self.value is None else [self.value]
             return
         # With the ignored voxels outside the map is right outside of the class, and the other way round.
@@ -126,7 +133,7 @@ class ClassPasses:
 
     def _phases(self, labels: Array) -> tuple[Array, Array]:
         ignored = labels == self.ignore_index
-        return (labels != 0 if self.value is None else labels == self.value), ignored
+        return (labels > 0 if self.value is None else labels == self.value), ignored
 
 
 def cut(chunks: Chunks, axes: Sequence[int], voxels: int) -> Chunks:

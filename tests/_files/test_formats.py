@@ -72,7 +72,7 @@ def test_dicom_is_recognised_without_a_suffix(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused_without_a_guess(tmp_path: Path) -> None:
     with pytest.raises(_files.UnusablePathError) as caught:
         _files.open_volume(tmp_path / "a.doc")
-    assert str(caught.value).endswith("the name must end in one of .nii, .nii.gz, .npy, .npz")
+    assert str(caught.value).endswith("the name must end in one of .nii, .nii.gz, .npy, .npz, .zarr")
     with pytest.raises(_files.UnusablePathError) as caught:
         _files.check_format(tmp_path / "a.mha", reading=False)
     assert "convert" not in str(caught.value)
