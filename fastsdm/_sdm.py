@@ -246,7 +246,11 @@ def _with_ignored(
 ) -> torch.Tensor:
     whole = labels.round() if labels.is_floating_point() else labels
     ignored = equal_labels(whole, ignore_index).unsqueeze(1)
-    masks = [_validate.integer_labels(labels, whole=False)] if values is None else [labels == value for value in values]
+    masks = (
+        [_validate.integer_labels(labels, whole=False)]
+        if values is None
+        else [labels == value for value in values]
+    )
     inside = torch.stack(masks, dim=1) != 0
     return signed_distance_of_masks(inside & ~ignored, ignored, rows, *options)
 

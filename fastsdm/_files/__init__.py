@@ -9,7 +9,7 @@ from fastsdm._files.blocks import check_blocks, open_blocks
 from fastsdm._files.directory import check_output_directory, remove_leftover_directories, whole_directory
 from fastsdm._files.errors import FileError, UnusablePathError
 from fastsdm._files.formats import check_format, format_of, is_nifti, is_zarr
-from fastsdm._files.labels import count_labels, outside_negative, read_labels
+from fastsdm._files.labels import count_labels, place_negative, read_labels
 from fastsdm._files.memory import (
     available_memory,
     byte_count,
@@ -22,13 +22,13 @@ from fastsdm._files.output import check_output, remove_leftovers, whole_file
 from fastsdm._files.volume import VolumeFile, open_volume
 from fastsdm._files.write import write_map
 from fastsdm._files.zarr_maps import ZARR, tree_size, write_zarr
-from fastsdm._files.zarr_labels import zarr_package
+from fastsdm._files.zarr_package import zarr_package
 
 __all__ = [
+    "ZARR",
     "FileError",
     "UnusablePathError",
     "VolumeFile",
-    "ZARR",
     "available_memory",
     "byte_count",
     "check_blocks",
@@ -42,7 +42,7 @@ __all__ = [
     "is_zarr",
     "open_blocks",
     "open_volume",
-    "outside_negative",
+    "place_negative",
     "read_labels",
     "remove_leftover_directories",
     "remove_leftovers",

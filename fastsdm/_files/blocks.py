@@ -10,7 +10,8 @@ import numpy as np
 
 from fastsdm._files import nifti
 from fastsdm._files.errors import FileError
-from fastsdm._files.zarr_maps import ZARR, zarr_package
+from fastsdm._files.zarr_maps import ZARR
+from fastsdm._files.zarr_package import zarr_package
 
 _ADVICE = (
     "is compressed as a whole, so that no part of it can be read alone; store the maps as .npy, .zarr or "

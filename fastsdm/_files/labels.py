@@ -52,7 +52,7 @@ def read_labels(
         values = _whole(source, _without_nan(source, values, nan_as, notes), notes, mask=mask)
     if mask:
         smallest = values.min(initial=0)
-        values, count = outside_negative(values, ignore_index, inside=negative_inside)
+        values, count = place_negative(values, ignore_index, inside=negative_inside)
         if count and not negative_inside:
             notes.append(
                 f"{count} voxels hold negative labels (down to {smallest}) and are outside; "
@@ -69,9 +69,7 @@ def count_labels(labels: Array, values: Sequence[int]) -> dict[int, int]:
     return {value: found.get(value, 0) for value in values}
 
 
-def outside_negative(
-    values: Array, ignore_index: int | None, *, inside: bool = False
-) -> tuple[Array, int]:
+def place_negative(values: Array, ignore_index: int | None, *, inside: bool = False) -> tuple[Array, int]:
     """Put the negative labels of a mask outside of it, or inside; the ignored one stays.
 
     Returns:

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastsdm._files.errors import FileError, UnusablePathError
+from fastsdm._files.errors import FileError
+from fastsdm._files.zarr_package import zarr_package
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -51,21 +52,6 @@ class ZarrLabels:
 
     def __getitem__(self, part: tuple[slice, ...]) -> Array:
         return np.asarray(self.array[(*(0,) * self.leading, *part)])
-
-
-def zarr_package() -> Any:
-    """Import zarr.
-
-    Raises:
-        UnusablePathError: it is not installed.
-    """
-    try:
-        import zarr  # noqa: PLC0415  # optional, and only for these stores
-    except ModuleNotFoundError as error:
-        raise UnusablePathError(
-            "zarr: the package is not installed (needs: pip install 'zarr>=3', for Python 3.11 and later)"
-        ) from error
-    return zarr
 
 
 def damages() -> tuple[type[Exception], ...]:

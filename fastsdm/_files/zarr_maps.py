@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastsdm._files.directory import whole_directory
-from fastsdm._files.zarr_labels import zarr_package
+from fastsdm._files.zarr_package import zarr_package
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 

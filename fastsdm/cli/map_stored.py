@@ -108,7 +108,7 @@ def stored_map(
     _validate.spacing_values(torch.tensor(settings.spacing, dtype=torch.float64, device="cpu"))
     _files.give_back_freed_memory()
     task = progress.add_task("reading", total=100)
-    negative = _Negative(settings.ignore_index, is_outside=settings.classes is None and not negative_inside)
+    negative = _Negative(settings.ignore_index, of_mask=settings.classes is None, inside=negative_inside)
     changes: list[str] = []
     if opened.blocks is None:
         values, changes = read_whole()
@@ -141,16 +141,18 @@ def stored_map(
 
 
 class _Negative:
-    """Puts the negative labels of a mask outside, and counts them while every label is read once."""
+    """Puts the negative labels of a mask outside or inside, and counts the former while each is read once."""
 
-    def __init__(self, ignore_index: int | None, *, is_outside: bool) -> None:
-        self._ignore_index, self._is_outside = ignore_index, is_outside
+    def __init__(self, ignore_index: int | None, *, of_mask: bool, inside: bool) -> None:
+        self._ignore_index, self._of_mask, self._inside = ignore_index, of_mask, inside
         self._lock = Lock()
         self.is_counting, self.count = True, 0
 
     def cleaned(self, values: Array) -> Array:
-        cleaned, count = _files.outside_negative(values, self._ignore_index, inside=not self._is_outside)
-        if self.is_counting:
+        if not self._of_mask:
+            return values
+        cleaned, count = _files.place_negative(values, self._ignore_index, inside=self._inside)
+        if self.is_counting and not self._inside:
             with self._lock:
                 self.count += count
         return cleaned

@@ -206,7 +206,7 @@ def test_zarr_chunks_hold_one_class_and_64_voxels_an_axis(tmp_path: Path) -> Non
 def test_zarr_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = write_labels(tmp_path, 1)
     monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs the package zarr, .* pip install '\.\[zarr\]'"):
+    with pytest.raises(ValueError, match=r"zarr: the package is not installed; .* pip install '\.\[zarr\]'"):
         precompute(path, tmp_path / "out", classes=3, suffix=".zarr")
     assert not (tmp_path / "out").exists()
 
