@@ -2,7 +2,8 @@
 
     python -m examples.monai_train DATA --classes 3     # DATA/images/*.nii.gz, DATA/labels/*.nii.gz
 
-The last volume is for validation. Lines marked "fastsdm" are what a MONAI training changes.
+The last volume is for validation. Lines marked "fastsdm" are what changes in a training that has MONAI's
+boundary loss; the schedule is an addition.
 """
 
 from __future__ import annotations

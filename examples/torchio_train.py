@@ -2,7 +2,8 @@
 
     python -m examples.torchio_train DATA --classes 3     # DATA/images/*.nii.gz, DATA/labels/*.nii.gz
 
-The last volume is for validation. Lines marked "fastsdm" are what a TorchIO pipeline changes.
+The last volume is for validation. Lines marked "fastsdm" are what a TorchIO pipeline changes to deliver the
+maps; the loss takes them as `distance_map=`.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fastsdm.integrations import nnunet
 from tests.integrations.volumes import write_nifti_folder
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,7 @@ def output_of(name: str, folder: Path, *arguments: str) -> str:
     }
     done = subprocess.run([*command, *arguments], **settings, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "spacing: " not in done.stderr  # a warning that voxels are taken as cubes
     return done.stdout
 
 
@@ -71,6 +73,26 @@ def test_lightning_trains_resumes_and_validates(folder: Path, tmp_path: Path) ->
 def test_lines_to_change(name: str, count: int) -> None:
     source = (ROOT / "examples" / f"{name}.py").read_text()
     assert len(re.findall(r"# fastsdm$", source, re.MULTILINE)) == count
+
+
+@pytest.mark.parametrize(
+    ("page", "lines"), [("monai", "Two"), ("nnunet", "One"), ("torchio", "Two"), ("lightning", "Three")]
+)
+def test_pages_state_the_lines_to_change(page: str, lines: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    assert re.search(rf"\b{lines} lines? [^.]*(change|turn)", text)
+    if page != "nnunet":
+        assert CHANGED[f"{page}_train"] == {"Two": 2, "Three": 3}[lines]
+
+
+def test_nnunets_line_is_the_trainers_name() -> None:
+    """What the page adds to nnU-Net's own commands is ``-tr`` and a trainer that nnU-Net finds."""
+    text = (ROOT / "docs" / "nnunet.md").read_text()
+    commands = re.findall(r"^(nnUNetv2_(?:train|predict) .*)", text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        [name] = re.findall(r" -tr (\w+)", command)
+        assert issubclass(getattr(nnunet, name), nnunet.nnUNetTrainer)
 
 
 def test_the_lightning_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
