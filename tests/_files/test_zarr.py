@@ -73,6 +73,8 @@ def test_time_and_channels_of_one(tmp_path: Path) -> None:
     opened = _files.open_volume(path)
     assert (opened.shape, opened.spacing) == (VALUES.shape, (4.0, 2.0, 2.0))
     np.testing.assert_array_equal(opened.read(), VALUES)
+    part = (slice(1, 2), slice(0, 3), slice(2, 4))
+    np.testing.assert_array_equal(opened.block(part), VALUES[part])
 
 
 def test_two_axes_of_an_image_with_channels(tmp_path: Path) -> None:

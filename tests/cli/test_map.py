@@ -102,6 +102,14 @@ def test_a_class_everywhere_is_noted(command, tmp_path: Path) -> None:
     assert "no finite distance" in done.stdout
 
 
+@pytest.mark.parametrize("empty", ["inf", "zero", "max"])
+def test_the_policy_for_empty_classes(command, tmp_path: Path, empty: str) -> None:
+    labels = np.ones((4, 5, 6), np.uint8)
+    np.save(tmp_path / "full.npy", labels)
+    assert command("map", tmp_path / "full.npy", tmp_path / "out.npy", "--empty", empty).exit_code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), fastsdm.signed_distance(labels, empty=empty))
+
+
 def test_npz_in_and_out(command, npy: Path, labels: np.ndarray) -> None:
     np.savez(npy.with_name("in.npz"), other=labels[0], labels=labels)
     out = npy.with_name("out.NPZ")
