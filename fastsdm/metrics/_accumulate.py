@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
 from fastsdm import _validate
-from fastsdm.metrics._functions import (
-    compute_average_surface_distance,
-    compute_dice,
-    compute_hausdorff_distance,
-    compute_surface_dice,
-)
+from fastsdm.metrics._functions import dice_of, evaluate
+from fastsdm.metrics._inputs import Settings
+from fastsdm.metrics._measures import AverageDistance, HausdorffDistance, Measure, SurfaceDice
 
 Reduction: TypeAlias = Literal[
     "none", "mean", "sum", "mean_batch", "sum_batch", "mean_channel", "sum_channel"
@@ -26,11 +22,17 @@ class SurfaceMetric:
 
     With ``torch.distributed`` initialised, :meth:`compute` gathers the values of all processes and must be
     called by all of them.
+
+    Args:
+        measure: what is measured; None for the Dice overlap.
+        settings: how predictions and references are read.
+        reduction: see :meth:`compute`.
     """
 
-    def __init__(self, function: Callable[..., torch.Tensor], reduction: str) -> None:
+    def __init__(self, measure: Measure | None, settings: Settings, reduction: str) -> None:
         _validate.choice("reduction", reduction, get_args(Reduction))
-        self._function = function
+        self._measure = measure
+        self._settings = settings
         self.reduction = reduction
         self._rows: list[torch.Tensor] = []
 
@@ -44,7 +46,8 @@ class SurfaceMetric:
         Args:
             y_pred: as the function of the metric takes it.
             y: as the function takes it.
-            options: further arguments of the function for this batch, such as ``spacing``.
+            options: for this batch, instead of the constructor's: ``spacing`` and all else that says how the
+                function reads its inputs.
 
         Returns:
             ``[B, K]``: the batch's values.
@@ -52,7 +55,11 @@ class SurfaceMetric:
         Raises:
             TypeError, ValueError, BackendUnavailableError: as the function raises them.
         """
-        values = self._function(y_pred, y, **options)
+        settings = self._settings.updated(options)
+        if self._measure is None:
+            values = dice_of(y_pred, y, settings)
+        else:
+            (values,) = evaluate([self._measure], y_pred, y, settings)
         self._rows.append(values.detach().cpu())
         return values
 
@@ -105,10 +112,8 @@ class HausdorffDistanceMetric(SurfaceMetric):
         percentile: as in the function; 95 for HD95.
         directed: as in the function.
         reduction: see :meth:`SurfaceMetric.compute`.
-        ignore_index: as in the function.
-        num_classes: as in the function.
-        use_subvoxels: as in the function.
-        backend: as in the function.
+        options: ``spacing``, ``ignore_index``, ``num_classes``, ``use_subvoxels`` and ``backend``, as in the
+            function.
     """
 
     def __init__(
@@ -120,15 +125,8 @@ class HausdorffDistanceMetric(SurfaceMetric):
         reduction: str = "mean",
         **options: Any,
     ) -> None:
-        function = partial(
-            compute_hausdorff_distance,
-            include_background=include_background,
-            distance_metric=distance_metric,
-            percentile=percentile,
-            directed=directed,
-            **options,
-        )
-        super().__init__(function, reduction)
+        settings = Settings(include_background, distance_metric).updated(options)
+        super().__init__(HausdorffDistance(percentile, directed), settings, reduction)
 
 
 class SurfaceDistanceMetric(SurfaceMetric):
@@ -139,7 +137,7 @@ class SurfaceDistanceMetric(SurfaceMetric):
         symmetric: as in the function.
         distance_metric: as in the function.
         reduction: see :meth:`SurfaceMetric.compute`.
-        options: further arguments of the function.
+        options: as in :class:`HausdorffDistanceMetric`.
     """
 
     def __init__(
@@ -150,14 +148,8 @@ class SurfaceDistanceMetric(SurfaceMetric):
         reduction: str = "mean",
         **options: Any,
     ) -> None:
-        function = partial(
-            compute_average_surface_distance,
-            include_background=include_background,
-            symmetric=symmetric,
-            distance_metric=distance_metric,
-            **options,
-        )
-        super().__init__(function, reduction)
+        settings = Settings(include_background, distance_metric).updated(options)
+        super().__init__(AverageDistance(symmetric), settings, reduction)
 
 
 class SurfaceDiceMetric(SurfaceMetric):
@@ -168,7 +160,7 @@ class SurfaceDiceMetric(SurfaceMetric):
         include_background: as in the function.
         distance_metric: as in the function.
         reduction: see :meth:`SurfaceMetric.compute`.
-        options: further arguments of the function.
+        options: as in :class:`HausdorffDistanceMetric`.
     """
 
     def __init__(
@@ -179,14 +171,8 @@ class SurfaceDiceMetric(SurfaceMetric):
         reduction: str = "mean",
         **options: Any,
     ) -> None:
-        function = partial(
-            compute_surface_dice,
-            class_thresholds=class_thresholds,
-            include_background=include_background,
-            distance_metric=distance_metric,
-            **options,
-        )
-        super().__init__(function, reduction)
+        settings = Settings(include_background, distance_metric).updated(options)
+        super().__init__(SurfaceDice(class_thresholds), settings, reduction)
 
 
 class DiceMetric(SurfaceMetric):
@@ -195,8 +181,8 @@ class DiceMetric(SurfaceMetric):
     Args:
         include_background: as in the function.
         reduction: see :meth:`SurfaceMetric.compute`.
-        options: further arguments of the function.
+        options: as in :class:`HausdorffDistanceMetric`.
     """
 
     def __init__(self, include_background: bool = False, reduction: str = "mean", **options: Any) -> None:
-        super().__init__(partial(compute_dice, include_background=include_background, **options), reduction)
+        super().__init__(None, Settings(include_background).updated(options), reduction)

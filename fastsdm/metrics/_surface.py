@@ -1,4 +1,7 @@
-"""Distances between the surfaces of two masks, measured through an exact distance transform."""
+"""Distances between the surfaces of two masks.
+
+The native backend measures them at the surfaces; any other one through a distance map of either surface.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
+from fastsdm._backends import native_surface, registry
 from fastsdm._sdm import signed_distance
+from fastsdm.metrics._inputs import Inputs
 from fastsdm.metrics._surface_area import surface_area
 
 
@@ -29,42 +34,82 @@ class SurfaceDistances:
     """Both directions for one class of one sample.
 
     Attributes:
-        to_reference: from the prediction's surface to the reference's.
-        to_prediction: the other way round.
+        ways: from the prediction's surface to the reference's; and the other way round, where it was asked
+            for.
+        counts: elements of the prediction's and of the reference's surface.
     """
 
-    to_reference: Directed
-    to_prediction: Directed
+    ways: tuple[Directed, ...]
+    counts: tuple[int, int]
 
     @property
     def both_empty(self) -> bool:
         """Whether neither mask has a voxel."""
-        return self.to_reference.distances.numel() + self.to_prediction.distances.numel() == 0
+        return self.counts == (0, 0)
 
     @property
     def one_empty(self) -> bool:
         """Whether exactly one of the masks has no voxel."""
-        counts = self.to_reference.distances.numel(), self.to_prediction.distances.numel()
-        return (counts[0] == 0) != (counts[1] == 0)
+        return (self.counts[0] == 0) != (self.counts[1] == 0)
 
 
-def surface_distances(
+def surfaces_of_sample(
+    inputs: Inputs, sample: int, *, use_subvoxels: bool, symmetric: bool, backend: str
+) -> Iterator[tuple[int, SurfaceDistances]]:
+    """Yield the column and the surface distances of every class that counts.
+
+    Args:
+        inputs: prediction and reference.
+        sample: its index in the batch.
+        use_subvoxels: see :func:`fastsdm.metrics.compute_surface_dice`.
+        symmetric: whether to measure from the reference's surface, too.
+        backend: of the distances.
+    """
+    chosen = registry.select(backend, inputs.device)
+    spacing = inputs.spacing[sample]
+    if chosen.name == "native":
+        yield from _by_native(inputs, sample, use_subvoxels=use_subvoxels, symmetric=symmetric)
+        return
+    for column, prediction, reference in inputs.masks(sample):
+        yield (
+            column,
+            _by_maps(
+                prediction,
+                reference,
+                spacing,
+                use_subvoxels=use_subvoxels,
+                symmetric=symmetric,
+                backend=backend,
+            ),
+        )
+
+
+def _by_native(
+    inputs: Inputs, sample: int, *, use_subvoxels: bool, symmetric: bool
+) -> Iterator[tuple[int, SurfaceDistances]]:
+    spacing = inputs.spacing[sample]
+    prediction, reference, classes = inputs.volumes(sample)
+    measured = native_surface.surface_distances(
+        prediction, reference, classes, spacing, use_subvoxels=use_subvoxels, symmetric=symmetric
+    )
+    area = surface_area(spacing) if use_subvoxels else None
+    for (column, _), pair in zip(inputs.counted, measured, strict=True):
+        ways = tuple(
+            Directed(each.distances, None if area is None else area.index_select(0, each.codes.int()))
+            for each in (pair if symmetric else pair[:1])
+        )
+        yield column, SurfaceDistances(ways, (pair[0].count, pair[1].count))
+
+
+def _by_maps(
     prediction: torch.Tensor,
     reference: torch.Tensor,
     spacing: Sequence[float],
     *,
     use_subvoxels: bool,
+    symmetric: bool,
     backend: str,
 ) -> SurfaceDistances:
-    """Measure the surfaces of two masks against each other.
-
-    Args:
-        prediction: ``[*S]`` bool.
-        reference: ``[*S]`` bool, on the same device.
-        spacing: voxel size along each axis.
-        use_subvoxels: see :func:`fastsdm.metrics.compute_surface_dice`.
-        backend: of the distance transform.
-    """
     masks = _cropped(torch.stack([prediction, reference]))
     if use_subvoxels:
         codes = _neighbour_codes(masks)
@@ -73,17 +118,24 @@ def surface_distances(
     else:
         edges = masks & ~_eroded(masks)
         areas = None
+    wanted = [(0, 1), (1, 0)] if symmetric else [(0, 1)]
     maps = signed_distance(
-        edges, spatial_dims=len(spacing), spacing=spacing, convention="plain", backend=backend
+        edges[[other for _, other in wanted]],
+        spatial_dims=len(spacing),
+        spacing=spacing,
+        convention="plain",
+        backend=backend,
     )
 
-    def directed(source: int, other: int) -> Directed:
+    def directed(source: int, map_: torch.Tensor) -> Directed:
         chosen = edges[source].flatten().nonzero().squeeze(1)
         # An element that lies on the other surface is inside of its mask of edges, hence negative.
-        distances = maps[other].flatten().index_select(0, chosen).clamp_(min=0)
+        distances = map_.flatten().index_select(0, chosen).clamp_(min=0)
         return Directed(distances, None if areas is None else areas[source].flatten().index_select(0, chosen))
 
-    return SurfaceDistances(directed(0, 1), directed(1, 0))
+    ways = tuple(directed(source, map_) for (source, _), map_ in zip(wanted, maps, strict=True))
+    counts = edges.flatten(1).sum(dim=1).tolist()
+    return SurfaceDistances(ways, (counts[0], counts[1]))
 
 
 def _cropped(masks: torch.Tensor) -> torch.Tensor:

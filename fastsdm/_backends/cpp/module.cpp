@@ -13,6 +13,7 @@
 #include "engine.hpp"
 #include "features.hpp"
 #include "parallel.hpp"
+#include "surface.hpp"
 
 namespace nb = nanobind;
 
@@ -150,6 +151,65 @@ void nearest(Labels labels, const Classes& classes, Spacing spacing, double max_
   fastsdm::nearest(features, threads, isa);
 }
 
+using Strided = nb::ndarray<nb::ro, nb::ndim<4>, nb::device::cpu>;
+
+template <class T>
+nb::object owned_array(std::vector<T> values) {
+  auto* const kept = new std::vector<T>(std::move(values));
+  const nb::capsule owner(kept, [](void* pointer) noexcept { delete static_cast<std::vector<T>*>(pointer); });
+  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(kept->data(), {kept->size()}, owner));
+}
+
+fastsdm::Channels channels_of(const Strided& volume) {
+  return {volume.data(),
+          volume.dtype().bits / 8,
+          volume.dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float),
+          {volume.stride(0), volume.stride(1), volume.stride(2), volume.stride(3)}};
+}
+
+std::vector<std::tuple<fastsdm::Index, nb::object, nb::object>> surface_distances(
+    Strided prediction, Strided reference,
+    const std::vector<fastsdm::Index>& channels, const std::vector<Classes>& patterns,
+    const std::tuple<double, double, double>& spacing, bool planar, bool between, bool symmetric, int threads,
+    const std::optional<std::string>& isa) {
+  fastsdm::Surfaces surfaces{};
+  surfaces.volumes[0] = channels_of(prediction);
+  surfaces.volumes[1] = channels_of(reference);
+  bool agree = prediction.shape(0) == reference.shape(0) && patterns.size() == 2;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    surfaces.shape[axis] = static_cast<fastsdm::Index>(prediction.shape(axis + 1));
+    agree = agree && prediction.shape(axis + 1) == reference.shape(axis + 1);
+  }
+  for (const fastsdm::Index channel : channels) {
+    agree = agree && channel >= 0 && channel < static_cast<fastsdm::Index>(prediction.shape(0));
+    surfaces.classes.push_back({channel, {}});
+  }
+  for (std::size_t volume = 0; volume < 2 && agree; ++volume) {
+    agree = patterns[volume].size() == channels.size();
+    for (std::size_t c = 0; c < channels.size() && agree; ++c) {
+      const auto& pattern = patterns[volume][c];
+      if (pattern) surfaces.classes[c].patterns[volume] = {std::get<0>(*pattern), std::get<1>(*pattern)};
+    }
+  }
+  for (const fastsdm::Channels& volume : surfaces.volumes) agree = agree && (!volume.floats || volume.element_bytes >= 4);
+  if (!agree) throw std::invalid_argument("prediction, reference, channels and patterns: shapes and dtypes must agree");
+  surfaces.planar = planar;
+  surfaces.between = between;
+  surfaces.symmetric = symmetric;
+  surfaces.spacing = {std::get<0>(spacing), std::get<1>(spacing), std::get<2>(spacing)};
+  std::vector<fastsdm::SurfaceElements> found;
+  {
+    const nb::gil_scoped_release released;
+    found = fastsdm::surface_distances(surfaces, threads, isa);
+  }
+  std::vector<std::tuple<fastsdm::Index, nb::object, nb::object>> result;
+  for (fastsdm::SurfaceElements& elements : found) {
+    result.emplace_back(elements.count, owned_array(std::move(elements.distances)),
+                        owned_array(std::move(elements.codes)));
+  }
+  return result;
+}
+
 }  // namespace
 
 NB_MODULE(_native_ext, module) {
@@ -176,6 +236,12 @@ NB_MODULE(_native_ext, module) {
              nb::arg("isa") = nb::none(),
              "Fill indices [B, K, 3, D, H, W] of the nearest voxels of the other phase, -1 for none. Where H is 1\n"
              "it may be [B, K, 2, D, 1, W], without that index.");
+  module.def("surface_distances", &surface_distances, nb::arg("prediction"), nb::arg("reference"),
+             nb::arg("channels"), nb::arg("patterns"), nb::arg("spacing"), nb::kw_only(), nb::arg("planar"),
+             nb::arg("between"), nb::arg("symmetric"), nb::arg("threads"), nb::arg("isa") = nb::none(),
+             "Measure the surfaces of [C, D, H, W] against each other: (count, distances, codes) of the prediction's\n"
+             "and the reference's surface for each class. patterns holds one list for either volume, of\n"
+             "(bit pattern, inverted) per class, or None for one that no label can equal.");
   module.def("fail_thread_after", [](int started) { fastsdm::threads_before_failure = started; },
              nb::arg("started"), "For tests: starting one more thread after so many fails once for want of memory.");
   module.def("isas", &fastsdm::supported_isas, "Instruction sets this CPU can run, best first.");

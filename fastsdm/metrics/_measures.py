@@ -1,0 +1,150 @@
+"""What a metric makes of the distances between two surfaces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from fastsdm import _validate
+from fastsdm.metrics._surface import Directed, SurfaceDistances
+
+
+class Measure(Protocol):
+    """A number for the surfaces of each class."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether it needs the distances from the reference's surface, too."""
+
+    def check(self, classes: int) -> None:
+        """Raise ValueError unless it can measure that many classes."""
+
+    def value(self, measured: SurfaceDistances, column: int) -> float:
+        """The number for the class of that column; not both masks are empty."""
+
+
+@dataclass(frozen=True)
+class HausdorffDistance:
+    """The largest distance, or a percentile of them, from one surface or the larger one of both."""
+
+    percentile: float | None
+    directed: bool
+
+    def __post_init__(self) -> None:
+        if self.percentile is not None:
+            _number("percentile", self.percentile)
+            if not 0 < self.percentile <= 100:
+                raise ValueError(
+                    f"percentile: must be None, or above 0 and at most 100; got {self.percentile!r}"
+                )
+        if not isinstance(self.directed, bool):
+            raise TypeError(f"directed: must be a bool, got {self.directed!r}")
+
+    @property
+    def symmetric(self) -> bool:
+        """See :class:`Measure`."""
+        return not self.directed
+
+    def check(self, classes: int) -> None:
+        """See :class:`Measure`."""
+
+    def value(self, measured: SurfaceDistances, column: int) -> float:
+        """See :class:`Measure`."""
+        if measured.one_empty:
+            return math.inf
+        share = 1.0 if self.percentile is None else float(self.percentile) / 100
+        ways = measured.ways if self.symmetric else measured.ways[:1]
+        return max(_quantile(way, share) for way in ways)
+
+
+@dataclass(frozen=True)
+class AverageDistance:
+    """The mean over the elements of the prediction's surface, or of both surfaces."""
+
+    symmetric: bool
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.symmetric, bool):
+            raise TypeError(f"symmetric: must be a bool, got {self.symmetric!r}")
+
+    def check(self, classes: int) -> None:
+        """See :class:`Measure`."""
+
+    def value(self, measured: SurfaceDistances, column: int) -> float:
+        """See :class:`Measure`."""
+        if measured.one_empty:
+            return math.inf
+        ways = measured.ways if self.symmetric else measured.ways[:1]
+        sums = [_weighted_sums(way, way.distances) for way in ways]
+        return sum(total for total, _ in sums) / sum(weight for _, weight in sums)
+
+
+class SurfaceDice:
+    """The share of both surfaces within a tolerance of the other one.
+
+    Args:
+        class_thresholds: tolerance of each class that counts.
+
+    Raises:
+        TypeError, ValueError: no sequence of numbers from 0 on.
+    """
+
+    symmetric = True
+
+    def __init__(self, class_thresholds: Sequence[float]) -> None:
+        if isinstance(class_thresholds, (str, bytes)) or not hasattr(class_thresholds, "__iter__"):
+            raise TypeError(
+                f"class_thresholds: must be a sequence of numbers, got {type(class_thresholds).__name__}"
+            )
+        for threshold in class_thresholds:
+            _number("class_thresholds", threshold)
+        self.thresholds = [float(threshold) for threshold in class_thresholds]
+        if not all(0 <= threshold < math.inf for threshold in self.thresholds):
+            raise ValueError(f"class_thresholds: must be at least 0 and finite, got {self.thresholds}")
+
+    def check(self, classes: int) -> None:
+        """See :class:`Measure`."""
+        if len(self.thresholds) != classes:
+            raise ValueError(
+                f"class_thresholds: must have one value per class that counts ({classes}), "
+                f"got {len(self.thresholds)}"
+            )
+
+    def value(self, measured: SurfaceDistances, column: int) -> float:
+        """See :class:`Measure`."""
+        sums = [_weighted_sums(way, way.distances <= self.thresholds[column]) for way in measured.ways]
+        return sum(close for close, _ in sums) / sum(weight for _, weight in sums)
+
+
+def _number(name: str, value: object) -> None:
+    if not _validate.is_number(value):
+        raise TypeError(f"{name}: must be a number, got {value!r}")
+
+
+def _weighted_sums(way: Directed, values: torch.Tensor) -> tuple[float, float]:
+    """Sum of the values and of their weights, in float64."""
+    if way.areas is None:
+        return values.sum(dtype=torch.float64).item(), float(len(values))
+    areas = way.areas.double()
+    return (values * areas).sum().item(), areas.sum().item()
+
+
+def _quantile(way: Directed, share: float) -> float:
+    """The distance that this share of the surface does not exceed."""
+    if share == 1.0:
+        return way.distances.max().item()
+    if way.areas is not None:
+        distances, order = way.distances.sort()
+        covered = way.areas.double()[order].cumsum(dim=0)
+        first = int(torch.searchsorted(covered / covered[-1], share))
+        return distances[min(first, len(distances) - 1)].item()
+    place = share * (len(way.distances) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(way.distances) - 1)
+    ordered = np.partition(way.distances.cpu().numpy(), (low, high))
+    return float(ordered[low] + (place - low) * (ordered[high] - ordered[low]))
