@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +16,13 @@ import typer
 from rich import box
 from rich.table import Table
 
-from fastsdm import _files, metrics
+from fastsdm import _files
 from fastsdm._arrays import tensor_from_numpy
+from fastsdm._sdm import equal_labels
 from fastsdm.cli.terminal import USAGE, console, fail, note, one_line_errors, progress_bar, usable_device
+from fastsdm.metrics._functions import dice_of, evaluate
+from fastsdm.metrics._inputs import Settings
+from fastsdm.metrics._measures import AverageDistance, HausdorffDistance, Measure, SurfaceDice
 
 #: Affines of a prediction and its reference may differ by this share of a voxel.
 _SAME_GRID = 1e-3
@@ -36,6 +40,56 @@ class Scores:
     nsd: float
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and how.
+
+    Attributes:
+        labels: those that count; None for all of the reference but 0.
+        tolerance: of the surface Dice.
+        subvoxels: surfaces lie between voxels.
+        ignore_index: label of voxels that do not count.
+        device: where to compute.
+    """
+
+    labels: list[int] | None
+    tolerance: float
+    subvoxels: bool
+    ignore_index: int | None
+    device: torch.device
+
+    def scores(self, name: str, predicted: Path, true: Path) -> Iterator[Scores]:
+        """Yield the scores of every class of one case."""
+        opened = _files.open_volume(true)
+        other = _files.open_volume(predicted, opened.spacing)
+        if opened.shape != other.shape:
+            raise _files.FileError(
+                f"{predicted}: must have the shape of {true} {opened.shape}, got {other.shape}"
+            )
+        _check_same_grid(opened, other)
+        note(true, list(opened.notes))
+        volumes = [_files.read_labels(each, mask=False, nan_as=None)[0] for each in (other, opened)]
+        labels = self.labels
+        if labels is None:
+            present = np.unique(volumes[1]).tolist()
+            labels = [value for value in present if value > 0 and value != self.ignore_index]
+        pair = [tensor_from_numpy(volume, "labels").to(self.device) for volume in volumes]
+        known = None if self.ignore_index is None else ~equal_labels(pair[1], self.ignore_index)
+        settings = Settings(spacing=opened.spacing, use_subvoxels=self.subvoxels)
+        measures: list[Measure] = [
+            HausdorffDistance(95, directed=False),
+            AverageDistance(symmetric=True),
+            SurfaceDice([self.tolerance]),
+        ]
+        for value in labels:
+            masks = [equal_labels(each, value)[None, None] for each in pair]
+            if known is not None:
+                masks = [mask & known for mask in masks]
+            surfaces = evaluate(measures, masks[0], masks[1], settings)
+            hd95, assd, nsd = (values.item() for values in surfaces)
+            yield Scores(name, value, dice_of(masks[0], masks[1], settings).item(), hd95, assd, nsd)
+
+
 def compare(
     prediction: Annotated[Path, typer.Argument(metavar="PRED", help="A label volume, or a folder of them.")],
     reference: Annotated[
@@ -49,8 +103,10 @@ def compare(
         bool, typer.Option("--subvoxels", help="Surfaces between voxels, weighted by area.")
     ] = False,
     ignore_index: Annotated[int | None, typer.Option(help="Label of voxels that do not count.")] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every case and class there.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write cases and means there.")] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Write .csv: every case and class; .json: the means, too. May be given twice."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to compute, for example cuda.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files written.")] = False,
 ) -> None:
@@ -59,9 +115,17 @@ def compare(
     Folders are matched by file name. Voxel sizes are the reference's. A class that only one of the two
     volumes holds has infinite distances, Dice 0 and NSD 0; one that neither holds is left out of the means.
     """
-    wanted = None if classes is None else _labels_option(classes)
-    place = usable_device(device)
-    outputs = [path for path in (csv_file, json_file) if path is not None]
+    comparison = Comparison(
+        labels=None if classes is None else _labels_option(classes),
+        tolerance=tolerance,
+        subvoxels=subvoxels,
+        ignore_index=ignore_index,
+        device=usable_device(device),
+    )
+    outputs = out or []
+    for path in outputs:
+        if path.suffix not in _WRITERS:
+            fail(f"--out: must end in {' or '.join(_WRITERS)}, got {path}", USAGE)
     with one_line_errors(ValueError, TypeError), progress_bar() as progress:
         cases = list(_cases(prediction, reference))
         for path in outputs:
@@ -70,14 +134,12 @@ def compare(
         scores: list[Scores] = []
         for name, predicted, true in cases:
             progress.update(task, description=f"comparing {name}")
-            scores += _scores(name, predicted, true, wanted, tolerance, subvoxels, ignore_index, place)
+            scores += comparison.scores(name, predicted, true)
             progress.advance(task)
         if not scores:
             fail(f"{reference}: holds no label to compare; --classes names them")
-        if csv_file is not None:
-            _write_csv(csv_file, scores)
-        if json_file is not None:
-            _write_json(json_file, scores, tolerance, subvoxels)
+        for path in outputs:
+            _WRITERS[path.suffix](path, scores, comparison)
     console.print(_table(scores, len(cases), tolerance))
 
 
@@ -95,48 +157,17 @@ def _cases(prediction: Path, reference: Path) -> Iterator[tuple[str, Path, Path]
     ]
     missing = sorted(found[1].keys() - found[0].keys())
     surplus = sorted(found[0].keys() - found[1].keys())
-    if missing or surplus or not found[1]:
-        where = f"{prediction} lacks {missing[0]!r}" if missing else f"{reference} lacks {surplus[0]!r}"
-        problem = where if missing or surplus else f"{reference} holds no volume"
+    problem = None
+    if missing:
+        problem = f"{prediction} lacks {missing[0]!r}"
+    elif surplus:
+        problem = f"{reference} lacks {surplus[0]!r}"
+    elif not found[1]:
+        problem = f"{reference} holds no volume"
+    if problem is not None:
         raise _files.FileError(f"{reference}: both folders must hold volumes of the same names; {problem}")
     for name in sorted(found[1]):
         yield name, found[0][name], found[1][name]
-
-
-def _scores(
-    name: str,
-    predicted: Path,
-    true: Path,
-    wanted: list[int] | None,
-    tolerance: float,
-    subvoxels: bool,
-    ignore_index: int | None,
-    device: torch.device,
-) -> Iterator[Scores]:
-    opened = _files.open_volume(true)
-    other = _files.open_volume(predicted, opened.spacing)
-    if opened.shape != other.shape:
-        raise _files.FileError(
-            f"{predicted}: must have the shape of {true} {opened.shape}, got {other.shape}"
-        )
-    _check_same_grid(opened, other)
-    note(true, list(opened.notes))
-    volumes = [_files.read_labels(each, mask=False, nan_as=None)[0] for each in (other, opened)]
-    labels = wanted
-    if labels is None:
-        present = np.unique(volumes[1]).tolist()
-        labels = [value for value in present if value > 0 and value != ignore_index]
-    pair = [tensor_from_numpy(volume, "labels").to(device) for volume in volumes]
-    known = torch.ones_like(pair[1], dtype=torch.bool) if ignore_index is None else pair[1] != ignore_index
-    spacing = opened.spacing
-    for value in labels:
-        predicted_mask, true_mask = (((each == value) & known)[None, None] for each in pair)
-        options: dict[str, Any] = {"spacing": spacing, "use_subvoxels": subvoxels}
-        hd95 = metrics.compute_hausdorff_distance(predicted_mask, true_mask, percentile=95, **options)
-        assd = metrics.compute_average_surface_distance(predicted_mask, true_mask, symmetric=True, **options)
-        nsd = metrics.compute_surface_dice(predicted_mask, true_mask, [tolerance], **options)
-        dice = metrics.compute_dice(predicted_mask, true_mask)
-        yield Scores(name, value, dice.item(), hd95.item(), assd.item(), nsd.item())
 
 
 def _check_same_grid(reference: _files.VolumeFile, prediction: _files.VolumeFile) -> None:
@@ -179,14 +210,14 @@ def _mean_text(values: list[float]) -> str:
     return f"{mean:.4f}" if len(values) == 1 or math.isnan(deviation) else f"{mean:.4f} ± {deviation:.4f}"
 
 
-def _write_csv(path: Path, scores: list[Scores]) -> None:
+def _write_csv(path: Path, scores: list[Scores], comparison: Comparison) -> None:
     with _files.whole_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(asdict(scores[0])))
         writer.writeheader()
         writer.writerows(asdict(each) for each in scores)
 
 
-def _write_json(path: Path, scores: list[Scores], tolerance: float, subvoxels: bool) -> None:
+def _write_json(path: Path, scores: list[Scores], comparison: Comparison) -> None:
     means: dict[str, Any] = {}
     for label in sorted({each.label for each in scores}):
         own = [each for each in scores if each.label == label]
@@ -198,9 +229,20 @@ def _write_json(path: Path, scores: list[Scores], tolerance: float, subvoxels: b
             for name, (mean, deviation) in columns.items()
         }
     rows = [{key: _plain(value) for key, value in asdict(each).items()} for each in scores]
-    content = {"tolerance": tolerance, "subvoxels": subvoxels, "means": means, "cases": rows}
+    content = {
+        "tolerance": comparison.tolerance,
+        "subvoxels": comparison.subvoxels,
+        "means": means,
+        "cases": rows,
+    }
     with _files.whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+_WRITERS: dict[str, Callable[[Path, list[Scores], Comparison], None]] = {
+    ".csv": _write_csv,
+    ".json": _write_json,
+}
 
 
 def _plain(value: Any) -> Any:

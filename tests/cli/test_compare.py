@@ -44,7 +44,7 @@ def test_two_volumes(command, tmp_path: Path) -> None:
     pair = volumes()
     paths = [write(tmp_path / name, each) for name, each in zip(("p.nii.gz", "r.nii.gz"), pair, strict=True)]
     done = command(
-        "compare", *paths, "--csv", tmp_path / "out.csv", "--json", tmp_path / "out.json", "--tolerance", 2
+        "compare", *paths, "--out", tmp_path / "out.csv", "--out", tmp_path / "out.json", "--tolerance", 2
     )
     assert done.exit_code == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
@@ -63,7 +63,7 @@ def test_two_folders_give_means_over_the_cases(command, tmp_path: Path) -> None:
         write(tmp_path / "pred" / f"case{number}.nii.gz", prediction)
         write(tmp_path / "ref" / f"case{number}.nii.gz", reference)
     done = command(
-        "compare", tmp_path / "pred", tmp_path / "ref", "--classes", "1", "--json", tmp_path / "o.json"
+        "compare", tmp_path / "pred", tmp_path / "ref", "--classes", "1", "--out", tmp_path / "o.json"
     )
     assert done.exit_code == 0, done.stderr
     scores = [expected(pair, 1)["assd"] for pair in pairs]
@@ -75,7 +75,7 @@ def test_two_folders_give_means_over_the_cases(command, tmp_path: Path) -> None:
 def test_a_class_that_one_volume_lacks_is_infinitely_far(command, tmp_path: Path) -> None:
     reference = volumes()[1]
     paths = [write(tmp_path / "p.nii", reference * 0), write(tmp_path / "r.nii", reference)]
-    done = command("compare", *paths, "--classes", "1,7", "--json", tmp_path / "o.json")
+    done = command("compare", *paths, "--classes", "1,7", "--out", tmp_path / "o.json")
     assert done.exit_code == 0, done.stderr
     absent, in_neither = json.loads((tmp_path / "o.json").read_text())["cases"]
     assert (absent["dice"], absent["hd95"], absent["nsd"]) == (0.0, "inf", 0.0)
@@ -87,7 +87,7 @@ def test_ignored_voxels_do_not_count(command, tmp_path: Path) -> None:
     reference = reference.copy()
     reference[:8] = 9
     paths = [write(tmp_path / "p.nii", prediction), write(tmp_path / "r.nii", reference)]
-    done = command("compare", *paths, "--ignore-index", 9, "--csv", tmp_path / "o.csv")
+    done = command("compare", *paths, "--ignore-index", 9, "--out", tmp_path / "o.csv")
     assert done.exit_code == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "o.csv").read_text().splitlines()))
     assert [row["label"] for row in rows] == ["1", "2"]
@@ -95,10 +95,34 @@ def test_ignored_voxels_do_not_count(command, tmp_path: Path) -> None:
     assert float(rows[0]["dice"]) == pytest.approx(expected(cut, 1)["dice"])
 
 
+def test_surfaces_between_voxels(command, tmp_path: Path) -> None:
+    prediction, reference = volumes()
+    paths = [write(tmp_path / "p.nii", prediction), write(tmp_path / "r.nii", reference)]
+    done = command("compare", *paths, "--subvoxels", "--out", tmp_path / "o.json")
+    assert done.exit_code == 0, done.stderr
+    masks = [torch.from_numpy(each == 1)[None, None] for each in (prediction, reference)]
+    options = {"spacing": SPACING, "use_subvoxels": True}
+    case = json.loads((tmp_path / "o.json").read_text())["cases"][0]
+    assert case["hd95"] == pytest.approx(
+        metrics.compute_hausdorff_distance(*masks, percentile=95, **options).item()
+    )
+    assert case["nsd"] == pytest.approx(metrics.compute_surface_dice(*masks, [1.0], **options).item())
+
+
+def test_an_existing_file_is_kept_without_force(command, tmp_path: Path) -> None:
+    labels = write(tmp_path / "a.nii", volumes()[1])
+    (tmp_path / "o.csv").write_text("kept")
+    assert command("compare", labels, labels, "--out", tmp_path / "o.csv").exit_code != 0
+    assert (tmp_path / "o.csv").read_text() == "kept"
+    assert command("compare", labels, labels, "--out", tmp_path / "o.csv", "--force").exit_code == 0
+    assert (tmp_path / "o.csv").read_text() != "kept"
+
+
 def test_refusals_are_one_line(command, tmp_path: Path) -> None:
     labels = volumes()[1]
     one, small = write(tmp_path / "a.nii", labels), write(tmp_path / "b.nii", labels[:-1])
     moved = write(tmp_path / "c.nii", labels, np.diag([0.8, 0.7, 2.0, 1.0]))
+    zeros = write(tmp_path / "z.nii", labels * 0)
     (tmp_path / "empty").mkdir()
     write(tmp_path / "full" / "x.nii", labels)
     for arguments, message in (
@@ -107,6 +131,15 @@ def test_refusals_are_one_line(command, tmp_path: Path) -> None:
         ((one, tmp_path / "full"), "must both be files or both be folders"),
         ((tmp_path / "empty", tmp_path / "full"), "lacks 'x'"),
         ((one, one, "--classes", "a"), "--classes: must be label values"),
+        ((one, one, "--classes", "0x1"), "--classes: must be label values"),
+        ((one, one, "--out", tmp_path / "o.txt"), "--out: must end in .csv or .json, got"),
+        ((one, one, "--out", one.with_suffix(".json"), "--out", tmp_path / "no" / "o.csv"), "o.csv"),
+        ((one, one, "--tolerance", "-1"), "--tolerance"),
+        ((one, one, "--tolerance", "inf"), "class_thresholds: must be at least 0 and finite, got [inf]"),
+        ((one, one, "--device", "nowhere"), "nowhere"),
+        ((zeros, zeros), "holds no label to compare"),
+        ((tmp_path / "full", tmp_path / "empty"), "lacks 'x'"),
+        ((tmp_path / "empty", tmp_path / "empty"), "holds no volume"),
         ((one, tmp_path / "absent.nii"), "absent.nii"),
     ):
         done = command("compare", *arguments)
