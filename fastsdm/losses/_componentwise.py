@@ -1,0 +1,177 @@
+"""A loss averaged over the connected components of the target."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fastsdm import _validate
+from fastsdm._types import SpacingLike
+from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.targets._components import boxes, component_cells, component_weights
+
+
+class ComponentwiseLoss(torch.nn.Module):
+    """Mean of a loss over the connected components of the target.
+
+    Small components count as much as large ones. Every component of a class owns the voxels that are nearer
+    to it than to any other component of that class, and the loss is computed in each such cell as if the
+    cell were the volume: ``1/N sum_c L(cell_c)`` for N components, with the value that the loss has with
+    ``reduction="none"``. This is what CC-metrics do to a metric (Jaus et al. 2024, arXiv:2410.18684).
+    Components are those of full connectivity, found on the CPU by scipy: on an accelerator the target is
+    copied, and the device waits.
+
+    Args:
+        loss: a loss of :mod:`fastsdm.losses` that takes a ``distance_map``, such as :class:`BoundaryLoss` or
+            :class:`HausdorffDTLoss`, or any function of prediction and target that returns a value per
+            voxel, ``[B, *S]`` or ``[B, C, *S]``, such as ``torch.nn.CrossEntropyLoss(reduction="none")``.
+            What a loss of fastsdm says about ``reduction``, ``spacing``, classes and ignored voxels holds.
+            In the cells of a class the target's distances are those of the whole volume; the distances of
+            :class:`HausdorffDTLoss` to the prediction are of what lies in the cell.
+        reduction: for a function: ``"mean"`` or ``"sum"`` over samples and channels, or ``"none"``.
+        backend: that finds the nearest component, as in :func:`fastsdm.nearest_label`.
+
+    Raises:
+        TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
+    """
+
+    def __init__(
+        self, loss: Callable[..., torch.Tensor], *, reduction: str = "mean", backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        if not callable(loss):
+            raise TypeError(f"loss: must be a loss or a function, got {type(loss).__name__}")
+        if isinstance(loss, DistanceMapLoss):
+            if loss.batch:
+                raise ValueError("loss: must not average over the batch, as its samples have different cells")
+            if loss.normalize is not None:
+                raise ValueError(
+                    "loss: must have normalize=None, as a cell's largest distance is not the volume's; "
+                    f"got {loss.normalize!r}"
+                )
+            reduction = loss.reduction
+        _validate.choice("reduction", reduction, ("none", "mean", "sum"))
+        _validate.backend_name(backend)
+        self.loss = loss
+        self.reduction = reduction
+        self.backend = backend
+
+    def forward(
+        self,
+        input: torch.Tensor,
+        target: torch.Tensor,
+        *,
+        spacing: SpacingLike | None = None,
+        ignore_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The loss; its gradient reaches the prediction only.
+
+        Args:
+            input: the prediction ``[B, C, *S]`` with 2 or 3 spatial axes.
+            target: a label map ``[B, *S]`` or ``[B, 1, *S]``, or one channel per class ``[B, C, *S]``. To a
+                function it is handed on as it is; where its values are ``[B, *S]`` or ``[B, 1, *S]`` all
+                labels but 0 are one class.
+            spacing: voxel size of this batch.
+            ignore_mask: as a loss of fastsdm takes it.
+
+        Returns:
+            A scalar, or with ``reduction="none"`` one value per sample and class. A class without a component
+            has one cell, the whole volume.
+
+        Raises:
+            TypeError, ValueError: shapes, dtypes or devices that do not fit; the message says which.
+            BackendUnavailableError: the backend asked for cannot run.
+        """
+        if isinstance(self.loss, DistanceMapLoss):
+            values = self._by_cells(self.loss, input, target, spacing, ignore_mask)
+        elif ignore_mask is not None:
+            raise ValueError(f"ignore_mask: must be None for a loss of type {type(self.loss).__name__}")
+        else:
+            values = self._by_weights(input, target, spacing)
+        if self.reduction == "mean":
+            return values.mean()
+        return values.sum() if self.reduction == "sum" else values
+
+    def _by_cells(
+        self,
+        loss: DistanceMapLoss,
+        input: torch.Tensor,
+        target: torch.Tensor,
+        spacing: SpacingLike | None,
+        ignore_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        loss._check_prediction(input)
+        truth = loss._truth(target, input.shape, input.device, ignore_mask)
+        batch, ndim = len(input), input.ndim - 2
+        rows = _validate.spacing_rows(loss._spacing(spacing, None), (batch,), ndim)
+        maps = loss.target_map(
+            target, input.shape[1], spatial_dims=ndim, spacing=rows, ignore_mask=ignore_mask
+        )
+        masks = truth.masks()
+        classes = masks.shape[1]
+        cells = component_cells(masks.flatten(0, 1), rows.repeat_interleave(classes, dim=0), self.backend)
+        ignored = torch.zeros_like(masks[:, :1]) if truth.ignored is None else truth.ignored
+        ignored = ignored.expand_as(masks)
+        one_cell = copy.copy(loss)
+        one_cell.reduction = "none"
+        channels = loss._channels(input.shape[1])
+        values = []
+        for index, cell in enumerate(cells):
+            sample, column = divmod(index, classes)
+            own = []
+            for number, box in list(boxes(cell)) or [(0, (slice(None),) * ndim)]:
+                part: tuple[slice, ...] = (slice(sample, sample + 1), slice(None), *box)
+                outside = torch.ones_like(input[part], dtype=torch.bool)
+                here = (cell[box] == number).to(input.device)
+                outside[0, channels[column]] = ~here | ignored[sample, column][box]
+                found = one_cell(
+                    input[part],
+                    target[part] if target.ndim == input.ndim else target[(part[0], *box)],
+                    spacing=rows[sample],
+                    distance_map=maps[part],
+                    ignore_mask=outside,
+                )
+                own.append(found.flatten()[column])
+            values.append(torch.stack(own).mean())
+        return torch.stack(values).reshape(batch, classes)
+
+    def _by_weights(
+        self, input: torch.Tensor, target: torch.Tensor, spacing: SpacingLike | None
+    ) -> torch.Tensor:
+        found = self.loss(input, target)
+        if found.shape == (len(input), *input.shape[2:]):
+            found = found.unsqueeze(1)
+        if found.ndim != input.ndim or found.shape[2:] != input.shape[2:]:
+            raise ValueError(
+                f"loss: must return a value per voxel for input of shape {tuple(input.shape)}, "
+                f"got shape {tuple(found.shape)}"
+            )
+        masks = _masks_of(target, found.shape)
+        rows = _validate.spacing_rows(1.0 if spacing is None else spacing, (len(input),), input.ndim - 2)
+        weights = component_weights(
+            masks,
+            spatial_dims=input.ndim - 2,
+            spacing=rows,
+            backend=self.backend,
+        )
+        return (found * weights.to(found.dtype)).flatten(2).sum(dim=2)
+
+
+def _masks_of(target: Any, shape: torch.Size) -> torch.Tensor:
+    """Bool, of that shape ``[B, C, *S]``: the target's classes, or with C = 1 its foreground."""
+    if target.ndim == len(shape) - 1:
+        target = target.unsqueeze(1)
+    if target.shape[0] != shape[0] or target.shape[2:] != shape[2:] or target.shape[1] not in (1, shape[1]):
+        raise ValueError(
+            f"target: must be a label map or one channel per class for values of shape {tuple(shape)}, "
+            f"got shape {tuple(target.shape)}"
+        )
+    inside: torch.Tensor
+    if target.shape[1] == shape[1]:
+        inside = target > 0.5 if target.is_floating_point() else target != 0
+    else:
+        inside = torch.cat([target == value for value in range(shape[1])], dim=1)
+    return inside
