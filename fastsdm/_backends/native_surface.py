@@ -28,8 +28,8 @@ class SurfaceElements:
     """
 
     count: int
-    distances: torch.Tensor
-    codes: torch.Tensor
+    distances: np.ndarray[Any, Any]
+    codes: np.ndarray[Any, Any]
 
 
 def surface_distances(
@@ -86,10 +86,7 @@ def surface_distances(
             threads=torch.get_num_threads() if threads is None else threads,
             isa=isa,
         )
-    elements = [
-        SurfaceElements(count, torch.from_numpy(distances), torch.from_numpy(codes))
-        for count, distances, codes in found
-    ]
+    elements = [SurfaceElements(*each) for each in found]
     return list(zip(elements[::2], elements[1::2], strict=True))
 
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from fastsdm._backends import native_surface, registry
 from fastsdm._sdm import signed_distance
 from fastsdm.metrics._inputs import Inputs
 from fastsdm.metrics._surface_area import surface_area
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,11 @@ class Directed:
 
     Attributes:
         distances: ``[N]`` float32; infinite where the other mask is empty.
-        areas: ``[N]``: what each element counts; None where all count alike.
+        areas: ``[N]`` float32: what each element counts; None where all count alike.
     """
 
-    distances: torch.Tensor
-    areas: torch.Tensor | None
+    distances: Array
+    areas: Array | None
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,10 @@ def _by_native(
     measured = native_surface.surface_distances(
         prediction, reference, classes, spacing, use_subvoxels=use_subvoxels, symmetric=symmetric
     )
-    area = surface_area(spacing) if use_subvoxels else None
+    area = surface_area(spacing).numpy() if use_subvoxels else None
     for (column, _), pair in zip(inputs.counted, measured, strict=True):
         ways = tuple(
-            Directed(each.distances, None if area is None else area.index_select(0, each.codes.int()))
+            Directed(each.distances, None if area is None else area.take(each.codes))
             for each in (pair if symmetric else pair[:1])
         )
         yield column, SurfaceDistances(ways, (pair[0].count, pair[1].count))
@@ -131,7 +135,8 @@ def _by_maps(
         chosen = edges[source].flatten().nonzero().squeeze(1)
         # An element that lies on the other surface is inside of its mask of edges, hence negative.
         distances = map_.flatten().index_select(0, chosen).clamp_(min=0)
-        return Directed(distances, None if areas is None else areas[source].flatten().index_select(0, chosen))
+        own = None if areas is None else areas[source].flatten().index_select(0, chosen).cpu().numpy()
+        return Directed(distances.cpu().numpy(), own)
 
     ways = tuple(directed(source, map_) for (source, _), map_ in zip(wanted, maps, strict=True))
     counts = edges.flatten(1).sum(dim=1).tolist()
