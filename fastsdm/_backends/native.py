@@ -233,7 +233,7 @@ class NativeBackend:
         sampling = np.ones((batch, 3))
         sampling[:, [0, 2] if ndim == 2 else [0, 1, 2]] = spacing.numpy()
         patterns = [(0, True)] if classes is None else [pattern(value, labels.dtype) for value in classes]
-        indices = np.empty((batch, len(patterns), ndim, *solid), np.int32)
+        indices = _at_cache_lines((batch, len(patterns), ndim, *solid))
         _native_ext.nearest(
             labels.numpy().reshape(batch, *solid),
             patterns,
@@ -244,6 +244,14 @@ class NativeBackend:
             isa=isa,
         )
         return torch.from_numpy(indices.reshape(batch, len(patterns), ndim, *shape))
+
+
+def _at_cache_lines(shape: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    """An empty int32 array that begins at a cache line, as what is written past the cache must."""
+    count = math.prod(shape)
+    memory = np.empty(count + 15, np.int32)
+    skipped = -memory.__array_interface__["data"][0] % 64 // 4
+    return memory[skipped : skipped + count].reshape(shape)
 
 
 def _per_sample(numbers: tuple[float, ...], batch: int) -> tuple[float, ...]:

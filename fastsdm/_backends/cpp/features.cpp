@@ -2,6 +2,7 @@
 #include "features.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "parallel.hpp"
@@ -10,11 +11,34 @@
 namespace fastsdm {
 namespace {
 
+// Results larger than a cache are written past it: 32 MB.
+constexpr Index kWordsToStream = 1 << 23;
+
 struct alignas(64) Worker {
   unsigned char* scratch;
-  std::int32_t* tile;
+  std::int32_t* words;  // of a slab, or of a tile
   std::uint8_t* phase;
   bool far = false;
+};
+
+// Costs along one axis in words; none where squared costs are not all integers.
+class NearCosts {
+ public:
+  NearCosts(const Kernel& kernel, Index length, double steps_squared, Index near_squares, bool last) {
+    if (near_squares == 0) return;
+    const Index rows = round_up(length, kBlock);
+    before_.resize(static_cast<std::size_t>(rows * kernel.float_lanes));
+    after_.resize(before_.size());
+    kernel.fill_near_costs(rows, static_cast<Index>(steps_squared), near_squares, last, before_.data(),
+                           after_.data());
+  }
+  void hand_to(NearestStep& step) const {
+    step.before = before_.empty() ? nullptr : before_.data();
+    step.after = after_.empty() ? nullptr : after_.data();
+  }
+
+ private:
+  std::vector<std::int32_t> before_, after_;
 };
 
 // The largest square whose distance is within the limit, as a map would round it.
@@ -39,16 +63,22 @@ void nearest(const Features& features, int threads, const std::optional<std::str
   const auto match_row = kernel.match_row[bytes == 8 ? 3 : bytes / 2];
 
   const Index longest = std::max(depth, height);
-  const Index relax = round_up(scratch_bytes(longest, kernel.float_lanes), kScratchAlignment);
-  const Index tile = round_up(longest, kBlock) * kTileColumns * kFloatBytes;
-  const Index each = relax + tile + round_up(width + kPhasePadding, kScratchAlignment);
+  const Index flags = round_up(longest, kBlock) / kBlock * (kTileColumns / kernel.short_lanes);
+  const Index relax = round_up(scratch_bytes(longest, kernel.float_lanes) +
+                                   round_up(longest, kBlock) * kernel.float_lanes * kFloatBytes + flags,
+                               kScratchAlignment);
+  // A slab is as wide as its tiles are together: what the last one holds too much is 0.
+  const Index wide = round_up(width, kTileColumns), slab = height > 1 ? height * wide : 0;
+  const Index words = std::max(slab, depth * kTileColumns) * kFloatBytes;
+  const Index each = relax + words + round_up(width + kPhasePadding, kScratchAlignment);
   const Index count = useful_threads(volume, threads);
   Scratch scratch;
   unsigned char* next = scratch.take(count * each);
   std::vector<Worker> workers;
   for (Index i = 0; i < count; ++i, next += each) {
-    workers.push_back({next, reinterpret_cast<std::int32_t*>(next + relax), next + relax + tile});
+    workers.push_back({next, reinterpret_cast<std::int32_t*>(next + relax), next + relax + words});
   }
+  std::vector<std::int32_t> scan_words(static_cast<std::size_t>(4 * width + kWordPadding));
   const Index tiles = (plane + kTileColumns - 1) / kTileColumns;
 
   for (Index map = 0; map < features.batch * classes; ++map) {
@@ -64,41 +94,75 @@ void nearest(const Features& features, int threads, const std::optional<std::str
     const double middle = height > 1 ? squared(spacing[1]) : 1.0, first = depth > 1 ? squared(spacing[0]) : 1.0;
     const CostTable middle_costs(kernel, height, middle, is_integer(middle));
     const CostTable first_costs(kernel, depth, first, is_integer(middle) && is_integer(first));
+    const bool integer = is_integer(middle) && is_integer(first);
+    constexpr double beyond = (kNearSteps + 1) * (kNearSteps + 1);
+    const Index near_squares =
+        integer ? static_cast<Index>(std::min({beyond, beyond * middle, beyond * first, kMostNearSquares})) : 0;
+    const NearCosts middle_near(kernel, height, middle, near_squares, false);
+    const NearCosts first_near(kernel, depth, first, near_squares, true);
+    std::int32_t* const tables[4] = {&scan_words[0], &scan_words[width], &scan_words[2 * width],
+                                     &scan_words[3 * width]};
+    kernel.fill_scan_words(width, near_squares, tables);
+    const ScanWords scan{{tables[0], tables[1]}, {tables[2], tables[3]}};
     NearestStep step{};
+    step.stream = features.batch * classes * planes * volume >= kWordsToStream && plane % kTileColumns == 0 &&
+                  reinterpret_cast<std::uintptr_t>(rows) % kScratchAlignment == 0;
     step.weight = static_cast<float>(middle);
     step.width = width;
     step.farthest = farthest_square(features.max_distance, static_cast<float>(unit));
     const bool limited = features.max_distance <= std::numeric_limits<float>::max();
     step.most = limited ? std::max(std::floor(step.farthest) + 1, std::nextafter(step.farthest, kInfinity))
                         : kInfinity;
+    step.near_end = static_cast<std::int32_t>(near_squares << kSquareShift);
+    step.none_above = std::numeric_limits<std::int32_t>::max();
+    if (near_squares > 0 && step.farthest < static_cast<float>(near_squares)) {
+      step.near_end = std::numeric_limits<std::int32_t>::max();
+      step.none_above = ((static_cast<std::int32_t>(step.farthest) + 1) << kSquareShift) - 1;
+    }
     const unsigned char* const labels =
         static_cast<const unsigned char*>(features.labels) + map / classes * volume * bytes;
 
+    std::atomic<unsigned> seen{0};
     parallel_for(depth, grain(plane), workers, [&](Index z, Worker& worker) {
       std::int32_t* const slab = rows + z * plane;
+      std::int32_t* const scanned = height > 1 ? worker.words : slab;
+      unsigned of_slab = 0;
       for (Index y = 0; y < height; ++y) {
         match_row(labels + (z * plane + y * width) * bytes, pattern->value, pattern->inverted, width,
                   worker.phase);
-        kernel.scan_nearest(worker.phase, width, slab + y * width);
+        std::int32_t* const row = scanned + y * wide;
+        of_slab |= kernel.scan_nearest(worker.phase, width, scan, row);
+        if (height > 1) std::fill(row + width, row + wide, 0);
       }
+      seen.fetch_or(of_slab, std::memory_order_relaxed);
       if (height == 1) return;
+      if (of_slab != (kInside | kOutside)) {
+        std::fill_n(slab, plane, scanned[0]);
+        return;
+      }
       NearestStep here = step;
+      middle_near.hand_to(here);
       for (Index x = 0; x < width; x += kTileColumns) {
         here.words = slab + x;
-        kernel.nearest_columns(slab + x, std::min(kTileColumns, width - x),
-                               middle_costs.axis(height, width, 0, height), here, worker.scratch, worker.tile,
-                               worker.far);
+        kernel.nearest_columns({scanned + x, wide}, std::min(kTileColumns, width - x),
+                               middle_costs.axis(height, width, 0, height), here, worker.scratch, worker.far);
       }
     });
+    if (seen != (kInside | kOutside)) {
+      std::fill_n(rows, planes * volume, -1);
+      continue;
+    }
     parallel_for(tiles, grain(depth * kTileColumns), workers, [&](Index item, Worker& worker) {
       NearestStep here = step;
+      first_near.hand_to(here);
       here.column = item * kTileColumns;
       here.row = rows + here.column;
       here.middle = features.planar ? nullptr : here.row + volume;
       here.scanned = here.row + (planes - 1) * volume;
-      kernel.nearest_columns(here.row, std::min(kTileColumns, plane - here.column),
-                             first_costs.axis(depth, plane, 0, depth), here, worker.scratch, worker.tile,
-                             worker.far);
+      const Index columns = std::min(kTileColumns, plane - here.column);
+      const Axis axis = first_costs.axis(depth, plane, 0, depth);
+      kernel.copy_columns(here.row, columns, axis, worker.words);
+      kernel.nearest_columns({worker.words, kTileColumns}, columns, axis, here, worker.scratch, worker.far);
     });
   }
 }

@@ -75,8 +75,9 @@ inline V greatest_of(const V (&v)[kBlock]) {
   return max(max(max(v[0], v[1]), max(v[2], v[3])), max(max(v[4], v[5]), max(v[6], v[7])));
 }
 
-template <class V>
-void split_phases(const typename V::T* strip, Index length, Phase<V>& outside, Phase<V>& inside) {
+// `load(row)` gives a row of signed squares.
+template <class V, class Load>
+FASTSDM_INLINE void split_phases(const Load& load, Index length, Phase<V>& outside, Phase<V>& inside) {
   const V zero = V::splat(0), never = V::splat(V::infinity);
   Phase<V>* const phases[2] = {&outside, &inside};
   outside.first = inside.first = length;
@@ -86,7 +87,7 @@ void split_phases(const typename V::T* strip, Index length, Phase<V>& outside, P
     for (Index row = block * kBlock; row < (block + 1) * kBlock; ++row) {
       V squares[2] = {never, never};  // rows past the end are no source
       if (row < length) {
-        const V g = load_row<V>(strip, row);
+        const V g = load(row);
         squares[0] = max(g, zero);
         squares[1] = max(subtract(zero, g), zero);
       }
@@ -105,10 +106,17 @@ void split_phases(const typename V::T* strip, Index length, Phase<V>& outside, P
   }
 }
 
-// Offers the eight rows of a source block to the eight rows of `best`: `cost` points at the distance between
-// the first rows of the two, `direction` is +1 where the source lies above, -1 below, 0 for the block itself.
+// Costs of the steps to a row of lower index, and to one of higher index: in words they also say which.
+template <class V>
+struct Costs {
+  const typename V::T* before;
+  const typename V::T* after;
+};
+
+// Offers the eight rows of a source block to the eight rows of `best`: `gap` is the distance between the first
+// rows of the two, `direction` is +1 where the source lies above, -1 below, 0 for the block itself.
 template <int direction, class V>
-FASTSDM_INLINE void open_block(const typename V::T* source, const typename V::T* cost, V (&best)[kBlock]) {
+FASTSDM_INLINE void open_block(const typename V::T* source, const Costs<V>& costs, Index gap, V (&best)[kBlock]) {
   FASTSDM_UNROLL
   for (int j = 0; j < kBlock; ++j) {
     const V squares = load_row<V>(source, j);
@@ -116,34 +124,34 @@ FASTSDM_INLINE void open_block(const typename V::T* source, const typename V::T*
     for (int i = 0; i < kBlock; ++i) {
       const int steps = direction > 0 ? j - i : direction < 0 ? i - j : i < j ? j - i : i - j;
       if (direction == 0 && i == j) continue;
-      best[i] = min(best[i], add(squares, load_row<V>(cost, steps)));
+      const typename V::T* const cost = direction < 0 || (direction == 0 && j < i) ? costs.before : costs.after;
+      best[i] = min(best[i], add(squares, load_row<V>(cost, gap + steps)));
     }
   }
 }
 
 template <class V>
-FASTSDM_INLINE void relax_block(const Phase<V>& phase, Index block, Index rows, const typename V::T* cost,
+FASTSDM_INLINE void relax_block(const Phase<V>& phase, Index block, Index rows, const Costs<V>& costs,
                                 V (&best)[kBlock]) {
   FASTSDM_UNROLL
   for (int i = 0; i < kBlock; ++i) {
     best[i] = i < rows ? load_row<V>(phase.squares, block * kBlock + i) : V::splat(0);
   }
   V worst = greatest_of(best);
-  if (!any_less(load_row<V>(cost, 1), worst)) return;
-  open_block<0>(phase.squares + block * kBlock * V::lanes, cost, best);
+  if (!any_less(load_row<V>(costs.before, 1), worst)) return;
+  open_block<0>(phase.squares + block * kBlock * V::lanes, costs, 0, best);
   worst = greatest_of(best);
   for (Index k = greatest(1, greatest(phase.first - block, block - phase.last));; ++k) {
     const Index below = block - k, above = block + k;
     if (below < phase.first && above > phase.last) return;
-    const V gap = load_row<V>(cost, k * kBlock - (kBlock - 1));
+    const V gap = load_row<V>(costs.before, k * kBlock - (kBlock - 1));
     if (!any_less(gap, worst)) return;
-    const typename V::T* const far_cost = cost + k * kBlock * V::lanes;
     if (below >= phase.first && any_less(add(load_row<V>(phase.floor, below), gap), worst)) {
-      open_block<-1>(phase.squares + below * kBlock * V::lanes, far_cost, best);
+      open_block<-1>(phase.squares + below * kBlock * V::lanes, costs, k * kBlock, best);
       worst = greatest_of(best);
     }
     if (above <= phase.last && any_less(add(load_row<V>(phase.floor, above), gap), worst)) {
-      open_block<1>(phase.squares + above * kBlock * V::lanes, far_cost, best);
+      open_block<1>(phase.squares + above * kBlock * V::lanes, costs, k * kBlock, best);
       worst = greatest_of(best);
     }
   }
@@ -155,13 +163,13 @@ template <class V>
 bool relax_strip(typename V::T* strip, const Axis& axis, const typename V::T* cost, Phase<V>& outside,
                  Phase<V>& inside) {
   const Index length = axis.length;
-  split_phases(strip, length, outside, inside);
+  split_phases([strip](Index row) { return load_row<V>(strip, row); }, length, outside, inside);
   V largest = V::splat(0);
   for (Index block = axis.first / kBlock; block * kBlock < axis.first + axis.answers; ++block) {
     const Index rows = least(kBlock, length - block * kBlock);
     V out[kBlock], in[kBlock];
-    relax_block(outside, block, rows, cost, out);
-    relax_block(inside, block, rows, cost, in);
+    relax_block<V>(outside, block, rows, {cost, cost}, out);
+    relax_block<V>(inside, block, rows, {cost, cost}, in);
     for (Index i = 0; i < rows; ++i) {
       largest = max(largest, max(out[i], in[i]));
       // One of the two is 0.
@@ -246,6 +254,8 @@ void relax_columns(const float* columns, float* answers, Index count, const Axis
   far = !relax_tile<Floats>(columns, answers, count, axis, axis.float_cost, finish, scratch);
 }
 
+#include "words.hpp"
+#include "near.hpp"
 #include "nearest.hpp"
 
 }  // namespace
@@ -262,7 +272,10 @@ const Kernel kernel = {
     {lower_to_changes<std::uint8_t>, lower_to_changes<std::uint16_t>, lower_to_changes<std::uint32_t>,
      lower_to_changes<std::uint64_t>},
     relax_columns,
+    fill_scan_words,
+    fill_near_costs,
     scan_nearest,
+    copy_columns,
     nearest_columns,
 };
 

@@ -35,20 +35,42 @@ struct Finish {
   float limit;    // the sum is cut to [-limit, limit]
 };
 
-// How the search for nearest voxels writes a column. In between, a voxel's word holds the steps to its nearest
-// voxel along the middle and the scanned axis, 15 bits each, whether there is none, and its own phase.
+// How the search for nearest voxels writes a column. In between, words stand for the voxels: see nearest.hpp.
 struct NearestStep {
-  float weight;            // of squared steps along the middle axis, in squares of the scanned axis' spacing
-  float farthest;          // squares beyond it count as none ...
-  float most;              // ... and are all this: a number above it
-  std::int32_t* words;     // after the middle axis: words again; null after the last one:
-  std::int32_t* row;       // index along this axis
-  std::int32_t* middle;    // index along the middle axis; may be null
-  std::int32_t* scanned;   // index along the scanned axis
-  Index column;            // the first column's number within its plane ...
-  Index width;             // ... whose rows are that long
+  float weight;                // of squared steps along the middle axis, in squares of the scanned axis' spacing
+  float farthest;              // squares beyond it count as none ...
+  float most;                  // ... and are all this: a number above it
+  const std::int32_t* before;  // costs in words, as Axis has them, of steps towards lower indices ...
+  const std::int32_t* after;   // ... and towards higher ones; null where squared costs are not all integers
+  std::int32_t near_end;       // words from this one on do not tell the nearest voxel
+  std::int32_t none_above;     // words above this one are none
+  std::int32_t* words;         // after the middle axis: words again; null after the last one:
+  std::int32_t* row;           // index along this axis
+  std::int32_t* middle;        // index along the middle axis; may be null
+  std::int32_t* scanned;       // index along the scanned axis
+  bool stream;                 // indices are written past the cache: tiles begin at its lines
+  Index column;                // the first column's number within its plane ...
+  Index width;                 // ... whose rows are that long
 };
 constexpr Index kMostSteps = 16383;
+constexpr Index kNearSteps = 31;   // along each axis, in words of near voxels
+constexpr int kSquareShift = 18;   // of the square within such a word
+constexpr double kMostNearSquares = 4096;
+constexpr std::int32_t kNearInfinity = (1 << 30) - 1;
+
+constexpr Index kWordPadding = 16;
+
+// Columns of words beside each other.
+struct Tile {
+  const std::int32_t* words;
+  Index stride;
+};
+
+// Words of the scanned axis for up to `width` steps to the left, and, from the farthest on, to the right.
+struct ScanWords {
+  const std::int32_t* left[2];  // outside, inside
+  const std::int32_t* right[2];
+};
 
 // Both phases of a class, as bits.
 constexpr unsigned kOutside = 1;
@@ -89,13 +111,23 @@ struct Kernel {
   void (*relax_columns)(const float* columns, float* answers, Index count, const Axis& axis,
                         const Finish* finish, void* scratch, bool& far);
 
-  // Writes the words of a row from its phases; `phase` as for scan_row.
-  void (*scan_nearest)(std::uint8_t* phase, Index width, std::int32_t* words);
+  // Fills such tables, each of `width` words. With `near`, squares below `near_squares` are near.
+  void (*fill_scan_words)(Index width, Index near_squares, std::int32_t* const (&tables)[4]);
+  // Fills such tables of `rows`, for an axis whose first step costs `square`; the first axis is the last one.
+  void (*fill_near_costs)(Index rows, Index square, Index near_squares, bool last, std::int32_t* before,
+                          std::int32_t* after);
 
-  // Searches `count` (at most kTileColumns) neighbouring columns of words. `scratch` as for relax_columns, and
-  // behind it the columns themselves, rows rounded up to kBlock.
-  void (*nearest_columns)(const std::int32_t* columns, Index count, const Axis& axis, const NearestStep& step,
-                          void* scratch, std::int32_t* tile, bool& far);
+  // Writes the words of a row from its phases; `phase` as for scan_row. Returns the phases of the row.
+  unsigned (*scan_nearest)(std::uint8_t* phase, Index width, const ScanWords& tables, std::int32_t* words);
+
+  // Copies `count` (at most kTileColumns) neighbouring columns of words to a tile of kTileColumns.
+  void (*copy_columns)(const std::int32_t* columns, Index count, const Axis& axis, std::int32_t* tile);
+
+  // Searches such columns, which lie in a tile, and writes them where `step` says, with the axis' stride. What
+  // the tile holds past them, up to kTileColumns, is words as well. `scratch` as for relax_columns, and behind it
+  // one more strip and kTileColumns / short_lanes bytes for each block.
+  void (*nearest_columns)(const Tile& tile, Index count, const Axis& axis, const NearestStep& step, void* scratch,
+                          bool& far);
 };
 
 constexpr Index kPhasePadding = 16;

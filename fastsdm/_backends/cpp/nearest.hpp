@@ -4,51 +4,18 @@
 // voxel's own row, the first one whose square plus cost is the answer, bit for bit. Surfaces are near, so it is
 // found after few rows. Of two equally near rows the upper one counts, on every instruction set.
 
-inline std::int32_t packed(std::int32_t middle, std::int32_t none, std::int32_t scanned, std::int32_t phase) {
-  const std::uint32_t high = static_cast<std::uint32_t>(middle * 2 + none) << 16;
-  return static_cast<std::int32_t>(high | (static_cast<std::uint32_t>(scanned * 2 + phase) & 0xffffu));
-}
-inline std::int32_t middle_steps(std::int32_t word) { return word >> 17; }
-inline std::int32_t scanned_steps(std::int32_t word) {
-  return static_cast<std::int32_t>(static_cast<std::uint32_t>(word) << 16) >> 17;
-}
-inline std::int32_t none_bit(std::int32_t word) { return word >> 16 & 1; }
-
-void scan_nearest(std::uint8_t* phase, Index width, std::int32_t* words) {
-  std::memset(phase + width, phase[width - 1], kPhasePadding);
-  Index begin = 0;
-  const auto fill = [&](Index end) {
-    const std::int32_t own = phase[begin];
-    // Up to `half` the nearer end is the left one.
-    Index half = (begin + end + 1) / 2;
-    if (begin == 0) half = begin;
-    if (end == width) half = end;
-    if (begin == 0 && end == width) {
-      for (Index x = 0; x < width; ++x) words[x] = packed(0, 1, 0, own);
-    } else {
-      for (Index x = begin; x < half; ++x) words[x] = packed(0, 0, static_cast<std::int32_t>(begin - x - 1), own);
-      for (Index x = half; x < end; ++x) words[x] = packed(0, 0, static_cast<std::int32_t>(end - x), own);
-    }
-    begin = end;
-  };
-  for (Index x = 0; x < width; x += 8) {
-    std::uint64_t edges = load_bytes(phase + x) ^ load_bytes(phase + x + 1);
-    for (; edges != 0; edges &= edges - 1) fill(x + lowest_bit(edges) / 8 + 1);
-  }
-  fill(width);
-}
-
 // Signed squares of a row of words. Without a branch: phases alternate, and none could be foretold.
 template <int lanes>
 inline void squares_of(const std::int32_t* words, const NearestStep& step, float (&squares)[lanes]) {
   float signs[lanes];
   for (int x = 0; x < lanes; ++x) {
-    const std::int32_t scanned = scanned_steps(words[x]), middle = middle_steps(words[x]);
+    const std::int32_t word = magnitude_of(words[x]);
+    const std::int32_t scanned = scanned_steps(word), middle = middle_steps(word);
     const float square = static_cast<float>(scanned * scanned) + step.weight * static_cast<float>(middle * middle);
     // Infinity where there is none, else 0.
-    const float none = static_cast<float>(none_bit(words[x])) * std::numeric_limits<float>::max() * 4.0f;
-    squares[x] = square + none;
-    signs[x] = static_cast<float>(1 - 2 * (words[x] & 1));
+    const auto none = static_cast<float>(word == kNoneWord);
+    squares[x] = square + none * std::numeric_limits<float>::max() * 4.0f;
+    signs[x] = words[x] < 0 ? -1.0f : 1.0f;
   }
   for (int x = 0; x < lanes; x += static_cast<int>(Floats::lanes)) {
     const Floats capped = min(Floats::load(squares + x), Floats::splat(step.most));
@@ -89,7 +56,7 @@ inline void store_floats(V v, float (&to)[V::lanes]) {
 
 // Writes row `row` of the `count` columns from `first` on: as words, or with `last` as indices.
 template <bool last, int lanes>
-FASTSDM_INLINE void write_nearest(const std::int32_t* tile, const float (&codes)[lanes], const float (&best)[lanes],
+FASTSDM_INLINE void write_nearest(const Tile& tile, const float (&codes)[lanes], const float (&best)[lanes],
                                   Index row, Index first, Index count, Index stride, const NearestStep& step,
                                   const std::int32_t* place_middle, const std::int32_t* place_scanned) {
   std::int32_t steps[lanes], at[lanes], words[lanes], rows[lanes], middle[lanes], scanned[lanes];
@@ -98,23 +65,29 @@ FASTSDM_INLINE void write_nearest(const std::int32_t* tile, const float (&codes)
     const auto code = static_cast<std::int32_t>(codes[x]);
     const std::int32_t down = -(code & 1);
     steps[x] = (code >> 1 & down) - (code >> 1 & ~down);
-    at[x] = (here + steps[x]) * static_cast<std::int32_t>(kTileColumns) + x;
+    at[x] = (here + steps[x]) * static_cast<std::int32_t>(tile.stride) + x;
   }
-  for (int x = 0; x < lanes; x += static_cast<int>(Floats::lanes)) gather(tile + first, at + x, words + x);
-  const std::int32_t* const own = tile + row * kTileColumns + first;
+  for (int x = 0; x < lanes; x += static_cast<int>(Floats::lanes)) gather(tile.words + first, at + x, words + x);
+  const std::int32_t* const own = tile.words + row * tile.stride + first;
   const float farthest = step.farthest;
+  const auto near_squares = static_cast<float>(step.near_end >> kSquareShift);
   for (int x = 0; x < lanes; ++x) {
     // A voxel of the other phase is itself the nearest one.
-    const std::int32_t same = ((own[x] ^ words[x]) & 1) - 1;
+    const std::int32_t same = ((own[x] ^ words[x]) >> 31 & 1) - 1, word = magnitude_of(words[x]);
     const float square = best[x] < 0 ? -best[x] : best[x];
     const std::int32_t none = square <= farthest ? 0 : -1;
-    const std::int32_t middle_step = middle_steps(words[x]) & same, scanned_step = scanned_steps(words[x]) & same;
+    const std::int32_t middle_step = middle_steps(word) & same, scanned_step = scanned_steps(word) & same;
     if (last) {
       rows[x] = (here + steps[x]) | none;
       middle[x] = (place_middle[first + x] + middle_step) | none;
       scanned[x] = (place_scanned[first + x] + scanned_step) | none;
     } else {
-      rows[x] = packed(steps[x], none & 1, scanned_step, own[x] & 1);
+      const std::int32_t is_near = square < near_squares ? -1 : 0;
+      const auto whole = static_cast<std::int32_t>(square < near_squares ? square : 0.0f);
+      const std::int32_t near = whole << kSquareShift | step_code(steps[x]) << kStepBits | step_code(scanned_step);
+      const std::int32_t far = chosen(none, kNoneWord, far_word(steps[x], scanned_step));
+      const std::int32_t found = chosen(is_near, near, far);
+      rows[x] = own[x] < 0 ? -found : found;
     }
   }
   const Index to = row * stride + first;
@@ -125,61 +98,120 @@ FASTSDM_INLINE void write_nearest(const std::int32_t* tile, const float (&codes)
   if (step.middle) std::memcpy(step.middle + to, middle, bytes);
 }
 
+struct Places {
+  std::int32_t middle[kTileColumns], scanned[kTileColumns];
+};
+
+// Searches the blocks that are flagged in the columns of a tile from `first` to `end`. False where an answer
+// does not fit the lanes.
 template <class V>
-bool nearest_tile(const std::int32_t* tile, Index count, const Axis& axis, const typename V::T* cost,
-                  const NearestStep& step, void* scratch) {
+bool search_blocks(const Tile& tile, Index first, Index end, const Axis& axis, const typename V::T* cost,
+                   const NearestStep& step, const Places& places, const std::uint8_t* flags, void* scratch,
+                   void* strip_of_squares) {
   using T = typename V::T;
   constexpr Index L = V::lanes;
   const Index length = axis.length, rows = (length + kBlock - 1) / kBlock * kBlock;
-  T* const strip = static_cast<T*>(scratch);
-  T* const split = strip + rows * L;
+  T* const strip = static_cast<T*>(strip_of_squares);
+  T* const split = static_cast<T*>(scratch);
   Phase<V> outside{split, split + 2 * rows * L, 0, 0};
   Phase<V> inside{split + rows * L, split + 2 * rows * L + rows / kBlock * L, 0, 0};
-  std::int32_t place_middle[kTileColumns], place_scanned[kTileColumns];
-  for (Index x = 0; x < kTileColumns; ++x) {
-    place_middle[x] = static_cast<std::int32_t>((step.column + x) / step.width);
-    place_scanned[x] = static_cast<std::int32_t>((step.column + x) % step.width);
-  }
-  bool fits = true;
-  for (Index first = 0; first < count; first += L) {
+  const V zero = V::splat(0);
+  for (; first < end; first += L) {
     float squares[L], codes[L], best[L];
     for (Index row = 0; row < length; ++row) {
-      squares_of(tile + row * kTileColumns + first, step, squares);
+      squares_of(tile.words + row * tile.stride + first, step, squares);
       V::from_floats(squares).store(strip + row * L);
     }
-    fits &= relax_strip(strip, axis, cost, outside, inside);
-    if (V::saturates && !fits) return false;
-    for (Index row = 0; row < length; ++row) {
-      const V signed_best = load_row<V>(strip, row), zero = V::splat(0);
-      const V out = source_code(outside, max(signed_best, zero), row, length, cost);
-      const V in = source_code(inside, max(subtract(zero, signed_best), zero), row, length, cost);
-      store_floats(max(out, in), codes);  // one of the two is 0
-      store_floats(signed_best, best);
-      const Index here = least(L, count - first);
-      if (step.words) {
-        write_nearest<false>(tile, codes, best, row, first, here, axis.stride, step, nullptr, nullptr);
-      } else {
-        write_nearest<true>(tile, codes, best, row, first, here, axis.stride, step, place_middle, place_scanned);
+    split_phases([strip](Index row) { return load_row<V>(strip, row); }, length, outside, inside);
+    for (Index block = 0; block * kBlock < length; ++block) {
+      if (!flags[block]) continue;
+      const Index here = least(kBlock, length - block * kBlock), count = least(L, end - first);
+      V out[kBlock], in[kBlock], largest = zero;
+      relax_block<V>(outside, block, here, {cost, cost}, out);
+      relax_block<V>(inside, block, here, {cost, cost}, in);
+      for (Index i = 0; i < here; ++i) largest = max(largest, max(out[i], in[i]));
+      if (V::saturates && any_less(V::splat(kShortMax - 1), largest)) return false;
+      for (Index i = 0; i < here; ++i) {
+        const Index row = block * kBlock + i;
+        const V out_code = source_code(outside, out[i], row, length, cost);
+        const V in_code = source_code(inside, in[i], row, length, cost);
+        store_floats(max(out_code, in_code), codes);  // one of the two is 0
+        store_floats(max(out[i], in[i]), best);
+        if (step.words) {
+          write_nearest<false>(tile, codes, best, row, first, count, axis.stride, step, nullptr, nullptr);
+        } else {
+          write_nearest<true>(tile, codes, best, row, first, count, axis.stride, step, places.middle,
+                              places.scanned);
+        }
       }
     }
   }
-  return fits;
+  return true;
 }
 
-void nearest_columns(const std::int32_t* columns, Index count, const Axis& axis, const NearestStep& step,
-                     void* scratch, std::int32_t* tile, bool& far) {
+void copy_columns(const std::int32_t* columns, Index count, const Axis& axis, std::int32_t* tile) {
   const auto bytes = static_cast<std::size_t>(count) * sizeof(std::int32_t);
   for (Index row = 0; row < axis.length; ++row) {
+    const std::int32_t* const from = columns + row * axis.stride;
+    std::int32_t* const to = tile + row * kTileColumns;
     if (row + kRowsAhead < axis.length) {
-      const std::int32_t* const ahead = columns + (row + kRowsAhead) * axis.stride;
-      for (Index x = 0; x < count; x += 16) FASTSDM_PREFETCH(ahead + x);
+      for (Index x = 0; x < count; x += 16) FASTSDM_PREFETCH(from + kRowsAhead * axis.stride + x);
     }
-    std::memcpy(tile + row * kTileColumns, columns + row * axis.stride, bytes);
-    if (count < kTileColumns) {
-      std::memset(tile + row * kTileColumns + count, 0, static_cast<std::size_t>(kTileColumns) * sizeof *tile - bytes);
+    if (count == kTileColumns) {
+      std::memcpy(to, from, kTileColumns * sizeof *to);
+    } else {
+      std::memcpy(to, from, bytes);
+      std::memset(to + count, 0, kTileColumns * sizeof *to - bytes);
     }
   }
-  const bool try_shorts = axis.short_cost && !far;
-  if (try_shorts && nearest_tile<Shorts>(tile, count, axis, axis.short_cost, step, scratch)) return;
-  far = !nearest_tile<Floats>(tile, count, axis, axis.float_cost, step, scratch);
+}
+
+void nearest_columns(const Tile& tile, Index count, const Axis& axis, const NearestStep& step, void* scratch,
+                     bool& far) {
+  // Several strips of words are together as wide as one of 16-bit lanes.
+  constexpr Index L = Ints::lanes, G = Shorts::lanes;
+  const Index length = axis.length, blocks = (length + kBlock - 1) / kBlock, rows = blocks * kBlock;
+  Places places;
+  if (!step.words) {
+    auto middle = static_cast<std::int32_t>(step.column / step.width);
+    auto scanned = static_cast<std::int32_t>(step.column % step.width);
+    for (Index x = 0; x < kTileColumns; ++x) {
+      places.middle[x] = middle;
+      places.scanned[x] = scanned;
+      if (++scanned == step.width) ++middle, scanned = 0;
+    }
+  }
+  std::int32_t* const strips = static_cast<std::int32_t*>(scratch);
+  std::int32_t* const split = strips + rows * kTileColumns;
+  std::int32_t* const squares = split + 2 * (rows + blocks) * L;
+  auto* const flags = reinterpret_cast<std::uint8_t*>(squares + rows * L);
+  std::memset(flags, step.before ? 0 : 1, static_cast<std::size_t>(blocks * (kTileColumns / G)));
+  for (Index first = 0; first < count; first += G) {
+    const Index end = least(first + G, count);
+    std::uint8_t* const of_group = flags + first / G * blocks;
+    bool any_far = step.before == nullptr;
+    for (Index x = first; step.before && x < end; x += L) {
+      any_far |= relax_words(tile.words + x, tile.stride, axis, step, strips + x * rows, split, of_group);
+    }
+    if (!any_far) continue;
+    if (axis.short_cost && !far) {
+      far = !search_blocks<Shorts>(tile, first, end, axis, axis.short_cost, step, places, of_group, split, squares);
+      if (!far) continue;
+    }
+    search_blocks<Floats>(tile, first, end, axis, axis.float_cost, step, places, of_group, split, squares);
+  }
+  if (!step.before) return;
+  for (Index row = 0; row < length; ++row) {
+    for (Index x = 0; x < count; x += L) {
+      if (flags[x / G * blocks + row / kBlock]) continue;
+      const std::int32_t* const words = strips + x * rows + row * L;
+      const Index to = row * axis.stride + x;
+      if (step.words) {
+        write_words(words, count - x, to, step);
+      } else {
+        write_near(words, row, count - x, to, step, places.middle + x, places.scanned + x);
+      }
+    }
+  }
+  if (step.stream) Ints::end_stream();
 }

@@ -80,5 +80,24 @@ inline Shorts min_where_equal(Shorts a, Shorts b, Shorts x, Shorts y) {
 }
 inline bool any_less(Shorts a, Shorts b) { return _mm256_movemask_epi8(_mm256_cmpgt_epi16(b.v, a.v)) != 0; }
 
+// Words of the search for nearest voxels: see nearest.hpp.
+struct Ints {
+  using T = std::int32_t;
+  static constexpr Index lanes = 8;
+  static constexpr T infinity = kNearInfinity;
+  __m256i v;
+
+  static Ints load(const T* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+  static Ints splat(T x) { return {_mm256_set1_epi32(x)}; }
+  void store(T* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  void stream(T* p) const { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), v); }
+  static void end_stream() { _mm_sfence(); }
+};
+inline Ints add(Ints a, Ints b) { return {_mm256_add_epi32(a.v, b.v)}; }
+inline Ints subtract(Ints a, Ints b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+inline Ints min(Ints a, Ints b) { return {_mm256_min_epi32(a.v, b.v)}; }
+inline Ints max(Ints a, Ints b) { return {_mm256_max_epi32(a.v, b.v)}; }
+inline bool any_less(Ints a, Ints b) { return _mm256_movemask_epi8(_mm256_cmpgt_epi32(b.v, a.v)) != 0; }
+
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA

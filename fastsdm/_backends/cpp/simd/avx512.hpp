@@ -76,5 +76,24 @@ inline Shorts min_where_equal(Shorts a, Shorts b, Shorts x, Shorts y) {
 }
 inline bool any_less(Shorts a, Shorts b) { return _mm512_cmplt_epi16_mask(a.v, b.v) != 0; }
 
+// Words of the search for nearest voxels: see nearest.hpp.
+struct Ints {
+  using T = std::int32_t;
+  static constexpr Index lanes = 16;
+  static constexpr T infinity = kNearInfinity;
+  __m512i v;
+
+  static Ints load(const T* p) { return {_mm512_loadu_si512(p)}; }
+  static Ints splat(T x) { return {_mm512_set1_epi32(x)}; }
+  void store(T* p) const { _mm512_storeu_si512(p, v); }
+  void stream(T* p) const { _mm512_stream_si512(reinterpret_cast<__m512i*>(p), v); }
+  static void end_stream() { _mm_sfence(); }
+};
+inline Ints add(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline Ints subtract(Ints a, Ints b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline Ints min(Ints a, Ints b) { return {_mm512_min_epi32(a.v, b.v)}; }
+inline Ints max(Ints a, Ints b) { return {_mm512_max_epi32(a.v, b.v)}; }
+inline bool any_less(Ints a, Ints b) { return _mm512_cmplt_epi32_mask(a.v, b.v) != 0; }
+
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA

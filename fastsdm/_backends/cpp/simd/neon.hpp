@@ -77,5 +77,24 @@ inline Shorts min_where_equal(Shorts a, Shorts b, Shorts x, Shorts y) {
 }
 inline bool any_less(Shorts a, Shorts b) { return vmaxvq_u16(vcltq_s16(a.v, b.v)) != 0; }
 
+// Words of the search for nearest voxels: see nearest.hpp.
+struct Ints {
+  using T = std::int32_t;
+  static constexpr Index lanes = 4;
+  static constexpr T infinity = kNearInfinity;
+  int32x4_t v;
+
+  static Ints load(const T* p) { return {vld1q_s32(p)}; }
+  static Ints splat(T x) { return {vdupq_n_s32(x)}; }
+  void store(T* p) const { vst1q_s32(p, v); }
+  void stream(T* p) const { store(p); }
+  static void end_stream() {}
+};
+inline Ints add(Ints a, Ints b) { return {vaddq_s32(a.v, b.v)}; }
+inline Ints subtract(Ints a, Ints b) { return {vsubq_s32(a.v, b.v)}; }
+inline Ints min(Ints a, Ints b) { return {vminq_s32(a.v, b.v)}; }
+inline Ints max(Ints a, Ints b) { return {vmaxq_s32(a.v, b.v)}; }
+inline bool any_less(Ints a, Ints b) { return vmaxvq_u32(vcltq_s32(a.v, b.v)) != 0; }
+
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA

@@ -105,5 +105,25 @@ inline Shorts subtract(const Shorts& a, const Shorts& b) {
   return lanewise(a, b, [](std::int32_t x, std::int32_t y) { return x - y; });  // one of them is 0
 }
 
+// Words of the search for nearest voxels: see nearest.hpp.
+struct Ints {
+  using T = std::int32_t;
+  static constexpr Index lanes = 4;
+  static constexpr T infinity = kNearInfinity;
+  T v[lanes];
+
+  static Ints load(const T* p) { return {{p[0], p[1], p[2], p[3]}}; }
+  static Ints splat(T x) { return {{x, x, x, x}}; }
+  void store(T* p) const { memcpy(p, v, sizeof v); }
+  void stream(T* p) const { store(p); }
+  static void end_stream() {}
+};
+inline Ints add(const Ints& a, const Ints& b) {
+  return lanewise(a, b, [](std::int32_t x, std::int32_t y) { return x + y; });
+}
+inline Ints subtract(const Ints& a, const Ints& b) {
+  return lanewise(a, b, [](std::int32_t x, std::int32_t y) { return x - y; });
+}
+
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA

@@ -77,5 +77,27 @@ inline Shorts min_where_equal(Shorts a, Shorts b, Shorts x, Shorts y) {
 }
 inline bool any_less(Shorts a, Shorts b) { return _mm_movemask_epi8(_mm_cmplt_epi16(a.v, b.v)) != 0; }
 
+// Words of the search for nearest voxels: see nearest.hpp.
+struct Ints {
+  using T = std::int32_t;
+  static constexpr Index lanes = 4;
+  static constexpr T infinity = kNearInfinity;
+  __m128i v;
+
+  static Ints load(const T* p) { return {_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))}; }
+  static Ints splat(T x) { return {_mm_set1_epi32(x)}; }
+  void store(T* p) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
+  void stream(T* p) const { _mm_stream_si128(reinterpret_cast<__m128i*>(p), v); }
+  static void end_stream() { _mm_sfence(); }
+};
+inline Ints add(Ints a, Ints b) { return {_mm_add_epi32(a.v, b.v)}; }
+inline Ints subtract(Ints a, Ints b) { return {_mm_sub_epi32(a.v, b.v)}; }
+inline Ints chosen(__m128i first, Ints a, Ints b) {
+  return {_mm_or_si128(_mm_and_si128(first, a.v), _mm_andnot_si128(first, b.v))};
+}
+inline Ints min(Ints a, Ints b) { return chosen(_mm_cmplt_epi32(a.v, b.v), a, b); }
+inline Ints max(Ints a, Ints b) { return chosen(_mm_cmpgt_epi32(a.v, b.v), a, b); }
+inline bool any_less(Ints a, Ints b) { return _mm_movemask_epi8(_mm_cmplt_epi32(a.v, b.v)) != 0; }
+
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA
