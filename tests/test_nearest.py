@@ -60,6 +60,39 @@ def test_random_volumes(backend, data) -> None:
     assert_nearest(got[0, 0], mask, spacing, limit)
 
 
+def assert_all_nearest(indices: np.ndarray, inside: np.ndarray, spacing: np.ndarray, limit) -> None:
+    """As :func:`assert_nearest`, of a batch at once."""
+    truth = np.abs(testing.reference_signed_distance(inside, [1], spacing)[:, 0])
+    none = np.isinf(truth)
+    if limit is not None:
+        rounded = truth.astype(np.float32)
+        close = np.abs(rounded - np.float32(limit)) <= 2 * testing.ROUNDING * limit
+        none = np.where(close, (indices < 0).all(axis=1), rounded > limit)
+    np.testing.assert_array_equal(indices < 0, np.broadcast_to(none[:, None], indices.shape))
+    assert (indices[np.broadcast_to(none[:, None], indices.shape)] == -1).all()
+    sample, *here = np.nonzero(~none)
+    there = [indices[:, axis][~none] for axis in range(indices.shape[1])]
+    assert (inside[(sample, *here)] != inside[(sample, *there)]).all()
+    steps = (np.stack(here) - np.stack(there)) * spacing[sample].T
+    np.testing.assert_allclose(np.sqrt((steps**2).sum(axis=0)), truth[~none], rtol=testing.ROUNDING)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_ten_thousand_random_volumes(seed) -> None:
+    """250 volumes at a time, each with a spacing and a density of its own, empty and full ones among them."""
+    rng = np.random.default_rng(seed)
+    ndim = 2 + seed % 2
+    shape = tuple(rng.choice([1, 2, 3, 5, 8, 9, 12], ndim))
+    if seed % 10 == 9:  # farther than words of near voxels reach
+        shape = (*shape[:-1], 80) if seed % 20 == 9 else (80, *shape[1:])
+    density = rng.choice([0.0, 0.02, 0.1, 0.5, 0.9, 0.98, 1.0], 250)
+    inside = (rng.random((250, *shape)) < density.reshape(-1, *(1,) * ndim)).astype(np.uint8)
+    spacing = np.asarray(SPACINGS)[rng.integers(0, len(SPACINGS), 250), -ndim:]
+    limit = (None, None, 1.0, 2.6, 9.0)[seed % 5]
+    got = fastsdm.nearest(inside, spatial_dims=ndim, spacing=spacing, max_distance=limit, backend="native")
+    assert_all_nearest(got, inside, spacing, limit)
+
+
 @pytest.mark.parametrize("case", list(testing.hard_cases()), ids=lambda case: case.name)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_hard_case(case, backend) -> None:
@@ -230,3 +263,47 @@ def test_devices_that_nothing_else_runs_on(function) -> None:
     found = function(volumes)
     assert found.device.type == "meta"
     assert found.shape == ((2, 3, 3, 4, 5) if function is fastsdm.nearest else volumes.shape)
+
+
+def first_of_the_nearest(inside: np.ndarray, spacing) -> np.ndarray:
+    """By brute force, the voxel that ``native`` says it takes of several equally near ones."""
+    found = np.full((inside.ndim, *inside.shape), -1)
+    for phase in (inside, ~inside):
+        here, there = np.argwhere(phase), np.argwhere(~phase)
+        steps = there[None] - here[:, None]
+        squares = (steps**2 * np.square(spacing)).sum(axis=-1)
+        # 2 k for k steps towards higher indices, 2 k - 1 towards lower ones.
+        codes = np.where(steps < 0, -2 * steps - 1, 2 * steps)
+        rank = squares
+        for axis in range(inside.ndim):
+            rank = rank * 256 + codes[..., axis]
+        found[(slice(None), *here.T)] = there[rank.argmin(axis=1)].T
+    return found
+
+
+@pytest.mark.parametrize("isa", _native_ext.isas())
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (2, 1, 1), (1, 3, 1)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_of_equally_near_voxels_the_documented_one(isa, spacing, axis) -> None:
+    """In volumes that are longer than the words of near voxels reach, too: both forms go by the same rule."""
+    shape = [6, 7, 5]
+    shape[axis] = 50
+    rng = np.random.default_rng(axis)
+    dense, sparse = rng.random(shape) < 0.5, np.zeros(shape, bool)
+    dense[(slice(None),) * axis + (slice(8, None),)] = False
+    sparse[tuple(rng.integers(0, size, 4) for size in shape)] = True
+    rows = torch.tensor([spacing], dtype=torch.float64)
+    for mask in (dense, sparse, ~sparse):
+        got = registry.get("native").nearest(torch.from_numpy(mask)[None], None, rows, None, isa=isa)
+        np.testing.assert_array_equal(got[0, 0], first_of_the_nearest(mask, spacing))
+
+
+def test_results_that_are_larger_than_a_cache() -> None:
+    """They are written past it, at the ends of its lines: three sizes, of which one has no even lines."""
+    for shape in ((96, 192, 192), (95, 191, 193), (260, 128, 128)):
+        mask = testing.blobs(shape, sigma=4)
+        got = fastsdm.nearest(mask)
+        assert got.nbytes > 1 << 25
+        distances = np.sqrt(((got - np.indices(shape, np.int32)) ** 2).sum(axis=0)).astype(np.float32)
+        np.testing.assert_array_equal(distances, abs(fastsdm.signed_distance(mask, convention="plain")))
+        assert (mask[tuple(got)] != mask).all()
