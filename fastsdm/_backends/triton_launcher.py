@@ -7,7 +7,8 @@ import importlib
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,14 @@ import numpy.typing as npt
 import torch
 
 from fastsdm._backends.contract import Finish, SpacingRows
-from fastsdm._backends.triton_passes import AMD, INTERPRETER, NVIDIA, Pass, Tiles, passes
+from fastsdm._backends.triton_arguments import Numbers, is_run, search_numbers, table_of
+from fastsdm._backends.triton_passes import AMD, INTERPRETER, NVIDIA, Pass, Tiles, nearest_passes, passes
 
 _OLDEST_CAPABILITY = (8, 0)
 _PLAIN = Finish(shifts=(0.0,), both_sides=False, missing=(math.inf,), limit=math.inf)
 #: What Triton loads and compares as an integer with the same bits.
 _SAME_BITS = {torch.bool: torch.uint8, torch.uint64: torch.int64}
 _NOT_IN_TABLE = -1
-#: ratio, limit, area, shift inside, shift outside, missing: a search's numbers for one sample.
-_Numbers = tuple[float, float, float, float, float, float]
 
 
 class TritonBackend:
@@ -53,11 +53,9 @@ class TritonBackend:
         max_distance: float | None,
     ) -> torch.Tensor:
         """See :class:`fastsdm._backends.contract.Backend`."""
-        rows = tuple(map(tuple, spacing.tolist()))
-        rows = rows[:1] if len(set(rows)) == 1 else rows
         shape = labels.shape[1:]
         return self.finished_region(
-            labels, classes, rows, max_distance, _PLAIN, [0] * len(shape), shape, torch.float32
+            labels, classes, _rows(spacing), max_distance, _PLAIN, [0] * len(shape), shape, torch.float32
         )
 
     def finished_region(
@@ -77,72 +75,151 @@ class TritonBackend:
         3D where the result is not float32 or smaller than the volume. Twice the 2 where rows are longer than
         2048 voxels. Squared distances are float32: at equal spacing exact up to 4096 voxels.
         """
-        device = labels.device
         count = 1 if classes is None else len(classes)
-        result = torch.empty((labels.shape[0], count, *size), dtype=dtype, device=device)
+        result = torch.empty((labels.shape[0], count, *size), dtype=dtype, device=labels.device)
         if result.numel() == 0:
             return result
-        if labels.dtype in _SAME_BITS:
-            labels = labels.view(_SAME_BITS[labels.dtype])
+        labels = _loadable(labels)
         launches = passes(
-            tuple(labels.shape), labels.dtype, count, _tiles(device), tuple(start), tuple(size), dtype
+            tuple(labels.shape), labels.dtype, count, _tiles(labels.device), tuple(start), tuple(size), dtype
         )
-        numbers = [_numbers(launch.axis, spacing, max_distance, finish) for launch in launches[1:]]
-        values = [0] if classes is None else classes
-        listed = not _is_run(values)
-        table = _table(values if listed else (), numbers, labels.dtype, device)
+        call = _prepared(launches, labels, classes, spacing, max_distance, finish)
+        _run_on_its_device(_run, call, result)
+        return result
 
-        index = device.index if device.type == "cuda" else None
-        if index is None or index == torch.cuda.current_device():
-            _run(launches, labels, result, values[0], listed, classes is None, numbers, finish.limit, table)
-        else:
-            with torch.cuda.device(index):  # Triton launches on the current device, in its stream
-                _run(
-                    launches, labels, result, values[0], listed, classes is None, numbers, finish.limit, table
-                )
+    def nearest(
+        self,
+        labels: torch.Tensor,
+        classes: Sequence[int] | None,
+        spacing: torch.Tensor,
+        max_distance: float | None,
+    ) -> torch.Tensor:
+        """See :class:`fastsdm._backends.capabilities.NearestBackend`.
+
+        Working memory beside the result: per voxel and class 8 bytes in 3D, 2 in 2D, or 4 where rows are
+        longer than 2048 voxels.
+
+        Returns:
+            As there. Where all sums of squares are exact in float32, as at equal spacing up to a diagonal of
+            4096 voxels, the first of equally near voxels in memory.
+        """
+        batch, *shape = labels.shape
+        count = 1 if classes is None else len(classes)
+        result = torch.empty((batch, count, len(shape), *shape), dtype=torch.int32, device=labels.device)
+        labels = _loadable(labels)
+        launches = nearest_passes(tuple(labels.shape), labels.dtype, count, _tiles(labels.device))
+        finish = replace(_PLAIN, limit=math.inf if max_distance is None else max_distance)
+        call = _prepared(launches, labels, classes, _rows(spacing), max_distance, finish)
+        _run_on_its_device(_run_nearest, call, result)
         return result
 
 
-def _run(
-    launches: Sequence[Pass],
-    labels: torch.Tensor,
-    result: torch.Tensor,
-    lowest: int,
-    listed: bool,
-    negated: bool,
-    numbers: list[list[_Numbers]],
-    limit: float,
-    table: torch.Tensor | None,
-) -> None:
-    """Launch the passes.
+def _rows(spacing: torch.Tensor) -> SpacingRows:
+    rows = tuple(map(tuple, spacing.tolist()))
+    return rows[:1] if len(set(rows)) == 1 else rows
 
-    Args:
-        launches: of all passes.
-        labels: integer.
-        result: what the last pass writes.
+
+def _loadable(labels: torch.Tensor) -> torch.Tensor:
+    return labels.view(_SAME_BITS[labels.dtype]) if labels.dtype in _SAME_BITS else labels
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the launches of a call are given beside the memory that they write to.
+
+    Attributes:
+        launches: the passes.
+        labels: of a type that Triton loads.
         lowest: the first class value.
         listed: whether class values are in the table; else they are ``lowest``, ``lowest + 1``, ...
         negated: whether all labels but ``lowest`` are inside.
         numbers: for each search those of all samples, or of each.
-        limit: the result is cut to it; may be infinite.
+        cut: the largest distance, in float32; may be infinite.
         table: the class values and numbers that are not arguments of the kernels.
     """
-    fields = _fields(result, launches)
-    scan, *searches = launches
-    _launch(
-        scan, labels, fields[0] if table is None else table, fields[0], int(listed), 0 if listed else lowest,
-        int(negated),
-    )  # fmt: skip
-    place = 2 * scan.sizes[0] if listed else 0  # a class value takes the place of two numbers
-    cut = float(np.float32(limit)) if limit < _LARGEST else math.inf
-    for i, (launch, rows) in enumerate(zip(searches, numbers, strict=True)):
-        in_table = len(rows) > 1
-        source = fields[i]
+
+    launches: Sequence[Pass]
+    labels: torch.Tensor
+    lowest: int
+    listed: bool
+    negated: bool
+    numbers: list[list[Numbers]]
+    cut: float
+    table: torch.Tensor | None
+
+    def scan(self, field: torch.Tensor) -> None:
+        """Launch the first pass, into ``field``."""
         _launch(
-            launch, source, source if table is None else table, fields[i + 1], *rows[0], cut,
-            place if in_table else _NOT_IN_TABLE,
+            self.launches[0], self.labels, field if self.table is None else self.table, field,
+            int(self.listed), 0 if self.listed else self.lowest, int(self.negated),
         )  # fmt: skip
-        place += len(rows) * len(rows[0]) if in_table else 0
+
+    def searches(self) -> Iterator[tuple[Pass, Numbers, int]]:
+        """Every further pass, the numbers of the first sample, and where the table has those of all."""
+        place = 2 * self.launches[0].sizes[0] if self.listed else 0  # a class value takes that of two numbers
+        for launch, rows in zip(self.launches[1:], self.numbers, strict=True):
+            in_table = len(rows) > 1
+            yield launch, rows[0], place if in_table else _NOT_IN_TABLE
+            place += len(rows) * len(rows[0]) if in_table else 0
+
+
+def _prepared(
+    launches: Sequence[Pass],
+    labels: torch.Tensor,
+    classes: Sequence[int] | None,
+    spacing: SpacingRows,
+    max_distance: float | None,
+    finish: Finish,
+) -> _Call:
+    values = [0] if classes is None else classes
+    listed = not is_run(values)
+    numbers = [search_numbers(launch.axis, spacing, max_distance, finish) for launch in launches[1:]]
+    on_host = table_of(values if listed else (), numbers, labels.dtype)
+    return _Call(
+        launches=launches,
+        labels=labels,
+        lowest=values[0],
+        listed=listed,
+        negated=classes is None,
+        numbers=numbers,
+        cut=float(np.float32(finish.limit)) if finish.limit < _LARGEST else math.inf,
+        table=None if on_host is None else _on_device(on_host, labels.device),
+    )
+
+
+def _run_on_its_device(run: Callable[[_Call, torch.Tensor], None], call: _Call, result: torch.Tensor) -> None:
+    index = result.device.index if result.device.type == "cuda" else None
+    if index is None or index == torch.cuda.current_device():
+        run(call, result)
+    else:
+        with torch.cuda.device(index):  # Triton launches on the current device, in its stream
+            run(call, result)
+
+
+def _run(call: _Call, result: torch.Tensor) -> None:
+    """Launch the passes of a map."""
+    fields = _fields(result, call.launches)
+    call.scan(fields[0])
+    for i, (launch, numbers, place) in enumerate(call.searches()):
+        source = fields[i]
+        table = source if call.table is None else call.table
+        _launch(launch, source, table, fields[i + 1], *numbers, call.cut, place)
+
+
+def _run_nearest(call: _Call, result: torch.Tensor) -> None:
+    """Launch the passes of the indices."""
+    items, device = call.launches[0].target_items, result.device
+    if len(call.launches) == 2:
+        field = torch.empty(_words(call.launches[0]), dtype=torch.float32, device=device)
+        fields, places = [field, result], field  # nothing is noted from pass to pass
+    else:  # the result has been read as the scan's field when the last pass writes there
+        squared = torch.empty(items, dtype=torch.float32, device=device)
+        places = torch.empty(items, dtype=torch.float32, device=device)
+        fields = [result.view(torch.float32), squared, result]
+    call.scan(fields[0])
+    for (launch, numbers, place), source, target in zip(call.searches(), fields, fields[1:], strict=False):
+        table = source if call.table is None else call.table
+        _launch(launch, source, table, places, target, *numbers[:3], call.cut, place)
 
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -201,73 +278,22 @@ def _takes_constants() -> bool:
     return (int(major), int(minor)) >= (3, 3)
 
 
+def _words(launch: Pass) -> int:
+    """Numbers of 32 bits that hold what a pass writes."""
+    return -(-launch.target_items * launch.target_dtype.itemsize // 4)
+
+
 def _fields(result: torch.Tensor, launches: Sequence[Pass]) -> list[torch.Tensor]:
     """Memory that the passes write to, one after the other; the kernels know which type is in it.
 
     In 3D the scan's field lies in the result where it fits: it has been read when the last pass writes there.
     """
-    scan = launches[0]
-    length = -(-scan.target_items * scan.target_dtype.itemsize // 4)
+    scan, length = launches[0], _words(launches[0])
     if len(launches) == 2:
         return [torch.empty(length, dtype=torch.float32, device=result.device), result]
     fits = result.dtype == torch.float32 and result.numel() >= length
     field = result if fits else torch.empty(length, dtype=torch.float32, device=result.device)
     return [field, torch.empty(scan.target_items, dtype=torch.float32, device=result.device), result]
-
-
-def _is_run(values: Sequence[int]) -> bool:
-    """Whether class values are ``lo``, ``lo + 1``, ..., each within 32 bits."""
-    low, count = values[0], len(values)
-    return low >= -(2**31) and low + count <= 2**31 and list(values) == list(range(low, low + count))
-
-
-def _numbers(axis: int, spacing: SpacingRows, max_distance: float | None, finish: Finish) -> list[_Numbers]:
-    """A search's numbers: those of all samples, or of each.
-
-    A search measures in voxels of its own axis: at equal spacing all its numbers are whole, and float32 adds
-    them without rounding.
-    """
-    rows = max(len(spacing), len(finish.shifts), len(finish.missing))
-    numbers: list[_Numbers] = []
-    for i in range(rows):
-        steps = spacing[i % len(spacing)]
-        shift = finish.shifts[i % len(finish.shifts)]
-        unit = steps[axis]
-        ratio = steps[axis + 1] / unit
-        numbers.append(
-            (
-                ratio * ratio,
-                math.inf if max_distance is None else max_distance / unit,
-                unit * unit,
-                shift,
-                shift if finish.both_sides else 0.0,
-                finish.missing[i % len(finish.missing)],
-            )
-        )
-    return numbers
-
-
-def _table(
-    values: Sequence[int], numbers: list[list[_Numbers]], labels_dtype: torch.dtype, device: torch.device
-) -> torch.Tensor | None:
-    """Class values (64-bit integers), then the numbers per sample of each search; None where there are none.
-
-    Returns:
-        Flat float32, on its way to ``device``.
-    """
-    rows = [row for search in numbers if len(search) > 1 for row in search]
-    if not values and not rows:
-        return None
-    with np.errstate(over="ignore"):  # a limit beyond float32 is none
-        table = np.array(rows, np.float64).astype(np.float32).ravel()
-    return _on_device(np.concatenate([_class_values(values, labels_dtype).view(np.float32), table]), device)
-
-
-def _class_values(values: Sequence[int], labels_dtype: torch.dtype) -> npt.NDArray[np.int64]:
-    """The values as the kernel compares them."""
-    if labels_dtype.itemsize < 4:  # in 32 bits; what lies beyond equals no label there either
-        values = [min(max(value, -(2**31)), 2**31 - 1) for value in values]
-    return np.array([value - 2**64 if value >= 2**63 else value for value in values], np.int64)
 
 
 #: Tables that a captured graph reads again at every replay; there is no telling when the graph is gone.

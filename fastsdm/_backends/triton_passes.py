@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import torch
@@ -13,6 +13,8 @@ _LONGEST_HALF_ROW = 2048
 #: A segment of the search is this many coarse rows, each followed by the rows up to the next one.
 COARSE_ROWS = 8
 _BEYOND_32_BITS = 2**31
+#: Rows and columns of a plane share 32 bits, of which one notes the phase.
+_MOST_ROWS, _MOST_COLUMNS = 2**15, 2**16
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,24 @@ class Tiles:
         columns: columns of the search.
         step: rows per coarse row of the search.
         registers: limit on the registers of a thread of the search; None leaves it to the compiler.
+        nearest_step: ``step`` of the search that keeps its winners.
+        nearest_registers: ``registers`` of that search.
     """
 
     rows: int
     columns: int
     step: int
     registers: int | None = None
+    nearest_step: int = 8
+    nearest_registers: int | None = None
 
 
-# Measured (docs/triton.md); left to itself, Triton 3.7's assembler stops at 80 for sm_80 and spills.
-NVIDIA = Tiles(rows=4, columns=32, step=8, registers=96)
-AMD = Tiles(rows=8, columns=64, step=8)
+# Measured (docs/triton.md); left to itself, Triton 3.7's assembler stops at 80 for sm_80 and spills. Those of
+# searches that keep their winners were not measured: they are the closest ones without a spill.
+NVIDIA = Tiles(rows=4, columns=32, step=8, registers=96, nearest_registers=104)
+AMD = Tiles(rows=8, columns=64, step=8, nearest_step=4)
 #: The interpreter takes time per operation, whatever its size.
-INTERPRETER = Tiles(rows=2048, columns=2048, step=16)
+INTERPRETER = Tiles(rows=2048, columns=2048, step=16, nearest_step=16)
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,55 @@ def passes(
             )
         )  # fmt: skip
     return scan, *searches
+
+
+@lru_cache(maxsize=1024)
+def nearest_passes(
+    shape: tuple[int, ...], labels_dtype: torch.dtype, classes: int, tiles: Tiles = NVIDIA
+) -> tuple[Pass, ...]:
+    """The launches that find which voxel is nearest: those of the map, which keep what their minima are at.
+
+    Args:
+        shape: ``[B, *S]``, no size zero.
+        labels_dtype: an integer type that Triton loads.
+        classes: K, at least 1.
+        tiles: what a program works on.
+
+    Raises:
+        ValueError: a plane of a volume has more rows or columns than 32 bits can note.
+    """
+    spatial = shape[1:]
+    if len(spatial) == 3 and (spatial[1] > _MOST_ROWS or spatial[2] > _MOST_COLUMNS):
+        raise ValueError(
+            f"target: backend 'triton' finds nearest voxels in volumes of at most {_MOST_ROWS} voxels along "
+            f"the second axis and {_MOST_COLUMNS} along the third, got shape {spatial}; use backend='scipy' "
+            "on the CPU"
+        )
+    tiles = replace(tiles, step=tiles.nearest_step, registers=tiles.nearest_registers)
+    scan, *searches = passes(shape, labels_dtype, classes, tiles)
+    found: list[Pass] = []
+    for search in searches:
+        _classes, length, stride, planes, _first, _rows, columns, width, pitch, _offset = search.sizes
+        final = bool(search.constants["FINAL"])
+        # Beside each squared distance the place of its voxel is noted, of as many bytes.
+        found.append(
+            replace(
+                search,
+                kernel="_nearest_axis_kernel",
+                sizes=(classes, length, stride, planes, columns, width, pitch),
+                constants={
+                    "COUNTS": search.constants["COUNTS"],
+                    "HALF": search.constants["HALF"],
+                    "FINAL": final,
+                    "STEP": tiles.step,
+                    "LANES": tiles.columns,
+                },
+                source_items=search.source_items * (1 if search.constants["COUNTS"] else 2),
+                target_dtype=torch.int32 if final else torch.float32,
+                target_items=search.target_items * (len(spatial) if final else 2),
+            )
+        )
+    return scan, *found
 
 
 def _blocks(size: int, block: int) -> int:

@@ -62,7 +62,7 @@ class Variant:
     """A kernel with everything it is compiled for: types of pointers, constants; values do not matter."""
 
     kernel: str
-    pointers: tuple[str, str, str]
+    pointers: tuple[str, ...]
     constants: tuple[tuple[str, int], ...]
     options: tuple[tuple[str, int | bool], ...]
 
@@ -71,6 +71,10 @@ class Variant:
         field = "fp16" if constants["HALF"] else "fp32"
         if self.kernel == "_scan_row_kernel":
             return f"scan {self.pointers[0][1:]} to {field}"
+        if self.kernel == "_nearest_axis_kernel":
+            target = "indices" if constants["FINAL"] else "fp32 and places"
+            source = field if constants["COUNTS"] else f"{field} squared and places"
+            return f"nearest {source} to {target}"
         target = f"a map of {self.pointers[2][1:]}" if constants["FINAL"] else self.pointers[2][1:]
         return f"search {field}{'' if constants['COUNTS'] else ' squared'} to {target}"
 
@@ -95,16 +99,20 @@ def variants(tiles: triton_passes.Tiles) -> Iterator[Variant]:
         for labels in LABELS
         for result in RESULTS
         for shape in _SHAPES
-        for launch in triton_passes.passes(shape, labels, 1, tiles, dtype=result)
+        for launch in (
+            *triton_passes.passes(shape, labels, 1, tiles, dtype=result),
+            *triton_passes.nearest_passes(shape, labels, 1, tiles),
+        )
     }
     yield from sorted(found, key=str)
 
 
-def _pointers(launch: triton_passes.Pass) -> tuple[str, str, str]:
+def _pointers(launch: triton_passes.Pass) -> tuple[str, ...]:
     # Fields and the table are allocated as float32, whatever is in them.
     if launch.kernel == "_scan_row_kernel":
         return _POINTERS[launch.source_dtype], "*fp32", "*fp32"
-    return "*fp32", "*fp32", _POINTERS[launch.target_dtype]
+    inner = ("*fp32",) if launch.kernel == "_search_axis_kernel" else ("*fp32", "*fp32")
+    return "*fp32", *inner, _POINTERS[launch.target_dtype]
 
 
 def usage(variant: Variant, target_name: str) -> Usage:

@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastsdm import _conventions
-from fastsdm._backends import triton_launcher, triton_passes
+from fastsdm._backends import triton_arguments, triton_launcher, triton_passes
 from fastsdm._backends.triton_launcher import TritonBackend
 
 HERE = Path(__file__).parent
@@ -29,8 +29,9 @@ ROOT = HERE.parent.parent
         # Every size along every axis and random volumes take minutes here; the other file has the edges.
         ("test_contract.py", "-k", "triton-cpu and not every_size and not random_volumes"),
         ("interpreted_triton.py",),
+        ("interpreted_triton_nearest.py",),
     ],
-    ids=["contract", "tiles"],
+    ids=["contract", "tiles", "nearest"],
 )
 def test_kernels_under_the_interpreter(arguments: tuple[str, ...]) -> None:
     pytest.importorskip("triton")
@@ -71,13 +72,13 @@ def test_only_rows_that_half_precision_counts_are_stored_in_it() -> None:
 def test_numbers_hold_each_sample_in_voxels_of_the_axis_at_work() -> None:
     spacing = ((4.0, 2.0, 1.0), (0.5, 0.5, 0.5))
     how = _conventions.finish("midline", "max", spacing, (3, 4, 12), None)
-    second = triton_launcher._numbers(1, spacing, 8.0, how)
-    first = triton_launcher._numbers(0, spacing, 8.0, how)
+    second = triton_arguments.search_numbers(1, spacing, 8.0, how)
+    first = triton_arguments.search_numbers(0, spacing, 8.0, how)
     finish = [(0.5, 0.5, math.hypot(12, 8, 12)), (0.25, 0.25, 6.5)]
     assert second == [(0.25, 4.0, 4.0, *finish[0]), (1.0, 16.0, 0.25, *finish[1])]
     assert first == [(0.25, 2.0, 16.0, *finish[0]), (1.0, 16.0, 0.25, *finish[1])]
-    assert triton_launcher._numbers(1, spacing, None, how)[0][1] == math.inf
-    (shared,) = triton_launcher._numbers(
+    assert triton_arguments.search_numbers(1, spacing, None, how)[0][1] == math.inf
+    (shared,) = triton_arguments.search_numbers(
         0, spacing[:1], None, _conventions.finish("kervadec", "inf", spacing[:1], (3, 4, 12), None)
     )
     assert shared == (0.25, math.inf, 16.0, 1.0, 0.0, math.inf)
@@ -99,7 +100,7 @@ def test_a_region_leaves_out_what_it_does_not_need() -> None:
     ],
 )  # fmt: skip
 def test_class_values_that_are_a_run_of_32_bit_integers(values, is_run) -> None:
-    assert triton_launcher._is_run(values) is is_run
+    assert triton_arguments.is_run(values) is is_run
 
 
 class Operations(TorchDispatchMode):
