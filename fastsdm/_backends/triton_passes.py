@@ -13,8 +13,8 @@ _LONGEST_HALF_ROW = 2048
 #: A segment of the search is this many coarse rows, each followed by the rows up to the next one.
 COARSE_ROWS = 8
 _BEYOND_32_BITS = 2**31
-#: Rows and columns of a plane share 32 bits, of which one notes the phase.
-_MOST_ROWS, _MOST_COLUMNS = 2**15, 2**16
+#: A voxel's row and column in its plane share 32 bits, half of them with a sign each.
+_LONGEST_OF_A_PLANE = 2**15
 
 
 @dataclass(frozen=True)
@@ -196,11 +196,10 @@ def nearest_passes(
         ValueError: a plane of a volume has more rows or columns than 32 bits can note.
     """
     spatial = shape[1:]
-    if len(spatial) == 3 and (spatial[1] > _MOST_ROWS or spatial[2] > _MOST_COLUMNS):
+    if len(spatial) == 3 and max(spatial[1:]) > _LONGEST_OF_A_PLANE:
         raise ValueError(
-            f"target: backend 'triton' finds nearest voxels in volumes of at most {_MOST_ROWS} voxels along "
-            f"the second axis and {_MOST_COLUMNS} along the third, got shape {spatial}; use backend='scipy' "
-            "on the CPU"
+            f"target: backend 'triton' finds nearest voxels in volumes of at most {_LONGEST_OF_A_PLANE} "
+            f"voxels along the second and third axis, got shape {spatial}; use backend='scipy' on the CPU"
         )
     tiles = replace(tiles, step=tiles.nearest_step, registers=tiles.nearest_registers)
     scan, *searches = passes(shape, labels_dtype, classes, tiles)

@@ -131,7 +131,7 @@ def _store_places(
         noted = tl.where(noted < 0, ((column // width) << PLACE_BITS) | (column % width), noted)
         noted = tl.where(row < 0, -1, noted)
         tl.store(target_ptr + axis_stride + place, noted >> PLACE_BITS, mask=mask)
-        x = (noted << (32 - PLACE_BITS)) >> (32 - PLACE_BITS)
+        x = (noted << (32 - PLACE_BITS)) >> (32 - PLACE_BITS)  # keeps the sign of -1
         tl.store(target_ptr + 2 * axis_stride + place, x, mask=mask)
 
 

@@ -49,6 +49,17 @@ def test_lanes_of_the_scan_wait_before_they_read_each_others_voxels() -> None:
     assert "ld.global" in loads
 
 
+@pytest.mark.parametrize("name", ["fp16 to fp32 and places", "fp16 to indices"])
+def test_places_are_stored_after_the_rows_of_all_lanes(name: str) -> None:
+    """A surplus lane computes the last column again, and must not write its row over the place there."""
+    (search,) = (each for each in compiled.variants(triton_passes.NVIDIA) if str(each) == f"nearest {name}")
+    code = compiled.assembly(search, "sm_90")["ptx"]
+    assert code.count("bar.sync") == 1
+    rows, places = code.split("bar.sync")
+    assert "st.global" in rows
+    assert "st.global" in places
+
+
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_a_half_precision_map_is_rounded_to_nearest(arch: str) -> None:
     """Which the interpreter does not do for bfloat16."""

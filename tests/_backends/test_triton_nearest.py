@@ -29,11 +29,11 @@ def test_one_launch_an_axis_over_the_whole_volume(spatial, classes) -> None:
 
 
 def test_limits_of_axes() -> None:
-    triton_passes.nearest_passes((1, 70000, 2**15, 2**16), torch.uint8, 1)
+    triton_passes.nearest_passes((1, 70000, 2**15, 2**15), torch.uint8, 1)
     triton_passes.nearest_passes((1, 70000, 70000), torch.uint8, 1)
-    for shape in ((1, 2**15 + 1, 1), (1, 1, 2**16 + 1)):
+    for shape in ((1, 2**15 + 1, 1), (1, 1, 2**15 + 1)):
         with pytest.raises(
-            ValueError, match=r"target: .* at most 32768 voxels .* and 65536 .* got shape \(1, "
+            ValueError, match=r"target: .* at most 32768 voxels along .* got shape \(1, .*scipy"
         ):
             triton_passes.nearest_passes((1, *shape), torch.uint8, 1)
 
