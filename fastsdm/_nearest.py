@@ -36,7 +36,8 @@ def nearest(
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
         max_distance: voxels farther away are not looked for.
-        backend: ``"auto"``; ``"native"`` or ``"scipy"`` on the CPU, ``"triton"`` on a GPU, ``"torch"`` anywhere.
+        backend: ``"auto"``; ``"native"`` or ``"scipy"`` on the CPU, ``"triton"`` on a GPU, ``"torch"``
+            anywhere.
 
     Returns:
         Same kind and device as ``target``: int32 indices ``[..., ndim, *S]``, with ``classes``
@@ -82,7 +83,8 @@ def nearest_label(
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
         max_distance: background voxels farther from every label keep the background.
         background: the label that is filled.
-        backend: ``"auto"``; ``"native"`` or ``"scipy"`` on the CPU, ``"triton"`` on a GPU, ``"torch"`` anywhere.
+        backend: ``"auto"``; ``"native"`` or ``"scipy"`` on the CPU, ``"triton"`` on a GPU, ``"torch"``
+            anywhere.
 
     Returns:
         Labels of the same kind, device, dtype and shape. A voxel between equally near labels gets any of

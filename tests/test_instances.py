@@ -139,7 +139,7 @@ def test_no_voxels(shape) -> None:
     [
         ({"background": 0.5}, TypeError, "background: must be an integer, got 0.5"),
         ({"background": 300}, ValueError, r"must fit the labels' dtype torch.uint8 \(0 to 255\)"),
-        ({"black_border": 1}, TypeError, "black_border: must be a bool, got int"),
+        ({"black_border": 1}, TypeError, "black_border: must be True or False, got"),
         ({"spatial_dims": 4}, ValueError, "spatial_dims: must be 2 or 3"),
         ({"max_distance": -1}, ValueError, "max_distance"),
         ({"spacing": 0}, ValueError, "spacing: must be positive"),

@@ -11,6 +11,7 @@ import torch
 from fastsdm import _validate
 from fastsdm._types import SpacingLike
 from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._reduction import fitting_weights
 from fastsdm.targets._components import boxes, component_cells, component_weights
 
 
@@ -104,9 +105,9 @@ class ComponentwiseLoss(torch.nn.Module):
         ignore_mask: torch.Tensor | None,
     ) -> torch.Tensor:
         loss._check_prediction(input)
-        truth = loss._truth(target, input.shape, input.device, ignore_mask)
+        truth = loss._read(target, input.shape, input.device, ignore_mask)
         batch, ndim = len(input), input.ndim - 2
-        rows = _validate.spacing_rows(loss._spacing(spacing, None), (batch,), ndim)
+        rows = _validate.spacing_rows(loss.batch_spacing(spacing, target, input), (batch,), ndim)
         maps = loss.target_map(
             target, input.shape[1], spatial_dims=ndim, spacing=rows, ignore_mask=ignore_mask
         )
@@ -115,6 +116,7 @@ class ComponentwiseLoss(torch.nn.Module):
         cells = component_cells(masks.flatten(0, 1), rows.repeat_interleave(classes, dim=0), self.backend)
         ignored = torch.zeros_like(masks[:, :1]) if truth.ignored is None else truth.ignored
         ignored = ignored.expand_as(masks)
+        weights = None if loss.class_weights is None else fitting_weights(loss.class_weights, masks)
         one_cell = copy.copy(loss)
         one_cell.reduction = "none"
         channels = loss._channels(input.shape[1])
@@ -133,6 +135,7 @@ class ComponentwiseLoss(torch.nn.Module):
                     spacing=rows[sample],
                     distance_map=maps[part],
                     ignore_mask=outside,
+                    class_weights=weights if weights is None or weights.ndim == 1 else weights[sample],
                 )
                 own.append(found.flatten()[column])
             values.append(torch.stack(own).mean())

@@ -61,6 +61,6 @@ def checked(
     _validate.spatial_dims(spatial_dims)
     _validate.target_layout(labels, spatial_dims, "labels")
     _validate.float_labels(labels, whole=True, name="labels")
-    _validate.background(background, labels.dtype)
+    _validate.label_value("background", background, labels.dtype)
     split = labels.ndim - spatial_dims
     return tuple(labels.shape[:split]), tuple(labels.shape[split:])
