@@ -1,6 +1,6 @@
 """Samples per second of an epoch whose maps are stored, made with a halo, or made by the loss.
 
-python -m benchmarks.studies.epochs [--volumes 2] [--size 192] [--patch 96] [--limit 20] [--workers 0]
+python -m benchmarks.studies.epochs [--volumes 4] [--size 192] [--patch 96] [--limit 20] [--workers 0]
 
 Every way reads the same patches of memory-mapped images and labels and ends with the value of the same
 boundary loss; there is no network. The maps are compared before anything is timed.

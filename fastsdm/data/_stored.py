@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,7 @@ class StoredMap:
         self.path = path.absolute()
         self.settings = settings
         self.shape = record.shape
-        self._opened: tuple[int, Any] | None = None
+        self._opened: Any = None
         self._array()  # a damaged file is reported now, not in a worker
 
     @property
@@ -103,11 +102,9 @@ class StoredMap:
         return None
 
     def _array(self) -> Any:
-        # A forked process opens the file again: zarr's event loop does not live on in it.
-        if self._opened is None or self._opened[0] != os.getpid():
-            array = _files.open_blocks(self.path, self.shape, len(self.spatial_shape))
-            self._opened = (os.getpid(), array)
-        return self._opened[1]
+        if self._opened is None:
+            self._opened = _files.open_blocks(self.path, self.shape, len(self.spatial_shape))
+        return self._opened
 
 
 class StoredMaps(Mapping[str, StoredMap]):

@@ -19,6 +19,7 @@ from dask.distributed import LocalCluster
 
 import fastsdm
 from fastsdm import testing
+from fastsdm._files.output import PARTIAL
 from fastsdm.data import precompute
 from fastsdm.data._manifest import MANIFEST, Manifest
 
@@ -129,6 +130,16 @@ def test_label_files_are_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"out: .* is one of the label files"):
         precompute(path, tmp_path, classes=3)
     assert path.read_bytes() == before
+
+
+def test_what_a_killed_run_left_of_a_map_that_is_done_is_removed(tmp_path: Path) -> None:
+    (path,) = write_labels(tmp_path, 1)
+    precompute(path, tmp_path / "out", classes=3, suffix=".zarr")
+    (tmp_path / "out" / f"{PARTIAL}case0.zarr" / "c").mkdir(parents=True)
+    (tmp_path / "out" / f"{PARTIAL}old-case0.zarr").mkdir()
+    (tmp_path / "out" / f"{PARTIAL}case0.npy").write_text("half")
+    assert precompute(path, tmp_path / "out", classes=3, suffix=".zarr").kept == ("case0.zarr",)
+    assert sorted(inner.name for inner in (tmp_path / "out").iterdir()) == ["case0.zarr", MANIFEST]
 
 
 def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fastsdm.data import (
     PatchPosition,
     PatchSampler,
     RandomOrientation,
+    StoredMap,
     StoredMaps,
     Volume,
     precompute,
@@ -345,6 +346,32 @@ def test_a_map_of_other_labels_is_found_out(tmp_path: Path, classes, convention:
         dataset[PatchPosition(0, (3, 4, 5))]
 
 
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_mask_that_grew_or_shrank_is_found_out(tmp_path: Path, grows: bool) -> None:
+    small, large = testing.one_voxel(SIZE), testing.blobs(SIZE, sigma=3)
+    large |= small
+    of_map, held = (small, large) if grows else (large, small)
+    volume = stored_volume(tmp_path, of_map, classes=None)
+    dataset = PatchDataset(
+        [Volume(held, held, SPACING, volume.distance_map)], SIZE, classes=None, context="stored"
+    )
+    side = (
+        "is inside of the mask, where the map holds [0-9]" if grows else "is outside of the mask, .* holds -"
+    )
+    with pytest.raises(ValueError, match=side):
+        dataset[PatchPosition(0, (0, 0, 0))]
+
+
+def test_labels_are_compared_once_a_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = stored_volume(tmp_path, labels())
+    compared = []
+    monkeypatch.setattr(StoredMap, "contradiction", lambda *arguments: compared.append(arguments))
+    dataset = PatchDataset([volume, volume], SIZE, classes=3, context="stored")
+    for number in (0, 0, 1, 0, 1):
+        dataset[PatchPosition(number, (0, 0, 0))]
+    assert len(compared) == 2
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_read_the_same_patches(tmp_path: Path, suffix: str, method: str) -> None:
@@ -433,6 +460,22 @@ def test_memory_stays_far_below_the_stored_map(tmp_path: Path, suffix: str, shar
 def test_bad_orientations(arguments, size, error, message: str) -> None:
     with pytest.raises(error, match=message):
         RandomOrientation(*arguments).check(size)
+
+
+def test_an_orientation_that_does_not_fit_the_patch_is_refused_by_the_data_set() -> None:
+    volume = Volume(labels(), labels())
+    with pytest.raises(ValueError, match="permute: the patch must be equally long"):
+        PatchDataset([volume], SIZE, classes=3, context=None, augment=RandomOrientation(0.5, (0, 1)))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_of_another_shape_is_not_the_map(tmp_path: Path, suffix: str) -> None:
+    """The manifest says what was stored; a file of the same size that holds something else is no map."""
+    stored_volume(tmp_path, labels(), suffix=suffix)
+    manifest = tmp_path / "maps" / "fastsdm-maps.jsonl"
+    manifest.write_text(manifest.read_text().replace("[3, 24, 26, 40]", "[3, 26, 24, 40]"))
+    with pytest.raises(ValueError, match=r"must have the shape \(3, 26, 24, 40\), got \(3, 24, 26, 40\)"):
+        StoredMaps(tmp_path / "maps")["case"]
 
 
 def test_an_orientation_is_shown_as_it_is_made() -> None:
