@@ -226,7 +226,7 @@ def test_a_dask_cluster_makes_the_maps(tmp_path: Path) -> None:
     paths = write_labels(tmp_path / "in", 4)
     (tmp_path / "in" / "broken.npy").write_bytes(b"no array")
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path / "scratch")
+        n_workers=1, threads_per_worker=2, dashboard_address=None, local_directory=str(tmp_path / "scratch")
     ) as cluster:
         address = cluster.scheduler_address
         report = precompute(tmp_path / "in", tmp_path / "out", classes=3, scheduler=address)
