@@ -43,8 +43,12 @@ def signed_distance(
 
     With ``max_distance`` every chunk is computed from itself and the voxels around it that the limit reaches.
     Without it the map is exact all the same: the transform is separable (Saito and Toriwaki 1994,
-    doi:10.1016/0031-3203(94)90133-3), so one pass per axis is made over chunks that are whole along that
-    axis, with rechunking between. Either way it equals the map of the whole volume in memory.
+    doi:10.1016/0031-3203(94)90133-3), so passes are made over blocks that are whole along the axes of the
+    pass, with rechunking between. Either way it equals the map of the whole volume in memory.
+
+    The exact map holds the squares of a class, 4 bytes a voxel, on all workers together. Classes are
+    computed in turn where the first tasks of the graph read ``labels`` (``da.from_zarr``, or ``map_blocks``
+    without an array); labels that are computed serve all classes at once.
 
     Args:
         labels: 2 or 3 axes, boolean or integer, chunks of any shape.

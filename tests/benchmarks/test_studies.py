@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import fastsdm
 from benchmarks.measure.losses import LossBatch
 from benchmarks.measure.timing import Budget
 from benchmarks.studies import augmentation, epochs, losses, patches, precompute, traffic
@@ -164,3 +166,32 @@ def test_epochs_of_every_way_see_the_same_patches(tmp_path: Path, monkeypatch: p
     ways["shifted"] = PatchDataset(held[""], context="halo", **{**options, "loss": None}, max_distance=3.0)
     with pytest.raises(SystemExit, match="shifted: the map differs"):
         epochs.check_same(ways, sampler)
+
+
+def test_labels_by_path_bring_no_labels_along(tmp_path: Path) -> None:
+    large = pytest.importorskip("benchmarks.studies.large")
+    labels = testing.shells((30, 31, 32), classes=3, thickness=4).astype(np.uint8)
+    large.zarr.create_array(tmp_path / "labels.zarr", data=labels, chunks=(8, 9, 10))
+    lazy = large.labels_by_path(tmp_path / "labels.zarr")
+    assert lazy.chunks == ((8, 8, 8, 6), (9, 9, 9, 4), (10, 10, 10, 2))
+    np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), labels)
+    assert len(pickle.dumps(lazy.dask)) < labels.size
+
+
+@pytest.mark.parametrize("road", ["exact", "max_distance=20"])
+def test_a_large_map_is_compared_voxel_by_voxel(tmp_path: Path, road: str) -> None:
+    large = pytest.importorskip("benchmarks.studies.large")
+    labels = testing.shells((30, 31, 32), classes=2, thickness=4).astype(np.uint8)
+    large.zarr.create_array(tmp_path / "labels.zarr", data=labels, chunks=(8, 9, 10))
+    maps = fastsdm.signed_distance(labels, classes=2, max_distance=large.ROADS[road])
+    stored = large.zarr.create_array(tmp_path / f"{road}.zarr", data=maps, chunks=(1, 30, 31, 32))
+    large.check_map(tmp_path, road, 2)
+    stored[1, 29, 30, 31] += 0.5
+    with pytest.raises(AssertionError, match="class 1 differs"):
+        large.check_map(tmp_path, road, 2)
+
+
+def test_a_limit_above_the_map_shows_nothing() -> None:
+    large = pytest.importorskip("benchmarks.studies.large")
+    with pytest.raises(SystemExit, match="must be below the map's 977 MiB, got 1GiB"):
+        large.main(400, 4, "1GiB")
