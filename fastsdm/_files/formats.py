@@ -49,7 +49,8 @@ def format_of(path: Path) -> str | None:
     """
     known = _suffix(path, (*FORMATS, ZARR))
     inside_store = any(part.lower().endswith(ZARR) for part in path.parts[:-1])
-    return ZARR if known is None and inside_store else known
+    # The files of a store, chunks and metadata, are no volumes.
+    return ZARR if known is None and inside_store and not path.is_file() else known
 
 
 def is_nifti(path: Path) -> bool:

@@ -52,6 +52,14 @@ def test_the_voxel_size_of_an_ome_ngff_image(tmp_path: Path, version: int, insid
     np.testing.assert_array_equal(opened.block(part), VALUES[part])
 
 
+def test_the_files_of_a_store_are_no_volumes(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.zarr", VALUES, multiscale([1, 1, 1]))
+    assert _files.format_of(path) == _files.format_of(path / "0") == ".zarr"
+    files = [inner for inner in path.rglob("*") if inner.is_file()]
+    assert files
+    assert not any(map(_files.format_of, files))
+
+
 def test_labels_deep_inside_of_an_image(tmp_path: Path) -> None:
     """A store of an image, its labels in a group of it, with metadata of their own."""
     outer = image(tmp_path / "image.zarr", VALUES, multiscale([1, 1, 1]))
