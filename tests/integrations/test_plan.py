@@ -65,6 +65,8 @@ def test_a_volume_of_many_chunks_gets_a_plan_and_blocks_for_all_workers() -> Non
     assert plan.workers == 4
     assert math.prod(-(-1000 // b) for b in plan.block) >= 8
     assert math.prod(plan.block) > 100**3
+    small = _plan.overlapping((200,) * 3, (50,) * 3, (10,) * 3, Room(10**11, 10**6, 4), 10, 5)
+    assert math.prod(-(-200 // b) for b in small.block) == 8
 
 
 def test_parts_cover_a_volume_once() -> None:
