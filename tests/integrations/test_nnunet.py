@@ -72,6 +72,13 @@ def trainer_of(root: Path, name: str, *settings: Any, **named: Any) -> nnunet.Di
     return trainer
 
 
+def _load_lazy_modules() -> None:
+    """Other tests' MONAI leaves modules that import more as nnU-Net looks through ``sys.modules``."""
+    for module in list(sys.modules.values()):
+        for name in ("__file__", "__path__"):
+            getattr(module, name, None)
+
+
 class NoRegion(torch.nn.Module):
     """In place of nnU-Net's own loss, where the distance loss alone is looked at."""
 
@@ -110,6 +117,7 @@ def test_is_found_by_name_where_the_folder_is_named(root: Path, monkeypatch: pyt
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name  # noqa: PLC0415
 
     monkeypatch.setenv("nnUNet_extTrainer", str(nnunet.trainers_folder()))
+    _load_lazy_modules()
     for name in ("nnUNetTrainerBoundary", "nnUNetTrainerHausdorff"):
         assert recursive_find_trainer_class_by_name(name) is getattr(nnunet, name)
     with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
@@ -121,6 +129,7 @@ def test_the_example_is_found_and_built(root: Path, tmp_path: Path, monkeypatch:
 
     shutil.copy(Path(__file__).parents[2] / "examples" / "nnunet_trainer.py", tmp_path)
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    _load_lazy_modules()
     found = recursive_find_trainer_class_by_name("nnUNetTrainerClampedBoundary")
     monkeypatch.setattr(tiny_trainers, "TinyBoundary", found)
     trainer = trainer_of(root, "TinyBoundary")
