@@ -53,7 +53,7 @@ def prepare(
         (dataset / folder).mkdir(parents=True)
     for number, pair in enumerate(warped_copies(cases + 1)):
         image, labels = (array[::every] for array in pair)
-        labels[:, :3] = LABELS["ignore"]
+        labels[:, 20:24] = LABELS["ignore"]  # inside the head: nnU-Net cuts off what is outside of it
         affine = np.diag([*spacing, 1.0])
         where = "imagesTr" if number < cases else "imagesTs"
         nibabel.save(nibabel.Nifti1Image(image, affine), dataset / where / f"case_{number}_0000.nii.gz")

@@ -170,7 +170,7 @@ def test_distances_are_those_of_scipy_at_every_scale(root: Path, reading: str, c
     has_regions, has_ignore = reading.startswith("regions"), reading.endswith("ignore")
     spacing = np.array(trainer.configuration_manager.spacing)
     assert spacing.tolist() == {"2d": [5.0, 5.0], "3d_fullres": [6.0, 5.0, 5.0]}[configuration]
-    expected = 0.0
+    expected = {"max": 0.0, None: 0.0}  # "max" hides a factor common to all axes
     for weight, output, target in zip(loss.weights, outputs, batch["target"], strict=True):
         if not weight:
             continue
@@ -183,12 +183,33 @@ def test_distances_are_those_of_scipy_at_every_scale(root: Path, reading: str, c
             probabilities = output.softmax(dim=1)[:, 1:]
             masks = np.stack([target[:, 0] == k for k in range(1, output.shape[1])], axis=1)
             ignored = (target[:, 0] == 3).numpy() if has_ignore else None
-        expected += weight * float(boundary_by_scipy(probabilities, masks, ignored, at_scale))
-    assert loss(outputs, batch["target"]).item() == pytest.approx(0.5 * expected, rel=1e-5)
+        assert ignored is None or ignored.any()
+        for how in expected:
+            at_this_scale = boundary_by_scipy(probabilities, masks, ignored, at_scale, how)
+            expected[how] += weight * float(at_this_scale)
+    for how, total in expected.items():
+        loss.distance.normalize = how
+        assert loss(outputs, batch["target"]).item() == pytest.approx(0.5 * total, rel=1e-5)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_nnunets_own_loss_is_kept_beside(root: Path, reading: str) -> None:
+    trainer = trainer_of(root, "TinyBoundary", labels=READINGS[reading])
+    batch = next(trainer.get_dataloaders()[0])
+    outputs = [torch.randn_like(output) for output in trainer.network(batch["data"])]
+    own = nnunet.nnUNetTrainer._build_loss(trainer)(outputs, batch["target"]).item()
+    trainer.loss.schedule.set_epoch(3)
+    total = trainer.loss(outputs, batch["target"]).item()
+    trainer.loss.region = NoRegion()
+    assert total == pytest.approx(own + trainer.loss(outputs, batch["target"]).item(), rel=1e-5)
 
 
 def boundary_by_scipy(
-    probabilities: torch.Tensor, masks: np.ndarray, ignored: np.ndarray | None, spacing: np.ndarray
+    probabilities: torch.Tensor,
+    masks: np.ndarray,
+    ignored: np.ndarray | None,
+    spacing: np.ndarray,
+    normalize: str | None,
 ) -> torch.Tensor:
     maps = np.zeros(masks.shape)
     for b, k in np.ndindex(masks.shape[:2]):
@@ -202,8 +223,9 @@ def boundary_by_scipy(
         maps[b, k] = np.where(np.isfinite(shifted), shifted, 0)
         if ignored is not None:
             maps[b, k][ignored[b]] = 0
-    extent = np.abs(maps).max(axis=tuple(range(1, maps.ndim)), keepdims=True)
-    maps /= np.where(extent > 0, extent, 1)
+    if normalize == "max":
+        extent = np.abs(maps).max(axis=tuple(range(1, maps.ndim)), keepdims=True)
+        maps /= np.where(extent > 0, extent, 1)
     product = (probabilities * torch.from_numpy(maps)).flatten(2).sum(dim=2)
     if ignored is None:
         return (product / masks[0, 0].size).mean()
@@ -236,6 +258,8 @@ def test_the_first_region_counts(root: Path) -> None:
 def test_maps_from_the_workers_give_the_same_loss(root: Path, reading: str) -> None:
     inline = trainer_of(root, "TinyBoundary", labels=READINGS[reading])
     workers = trainer_of(root, "TinyBoundaryInWorkers", labels=READINGS[reading])
+    for trainer in (inline, workers):
+        trainer.loss.distance.normalize = None  # which would hide a factor common to all axes
     batch = next(workers.get_dataloaders()[0])
     scales = len(batch["target"]) // 2
     outputs = [torch.randn_like(output) for output in workers.network(batch["data"])]
