@@ -1,11 +1,10 @@
-"""What the losses share: their arguments, and the way of a target and a prediction to a value."""
+"""The way of a target and a prediction through a loss."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any
 
 import torch
 
@@ -15,9 +14,10 @@ from fastsdm._prefetch import Prefetched, start
 from fastsdm._settings import MapSettings, spacing_rows
 from fastsdm._types import SpacingLike
 from fastsdm._warn import warn_caller
-from fastsdm.losses._maps import PendingMap, adopted, check_options, check_spacing, normalized, spacing_of
+from fastsdm.losses._constructor import SharedSettings
+from fastsdm.losses._maps import PendingMap, adopted, normalized, settings_of, spacing_of
 from fastsdm.losses._maps import target_map as map_of_target
-from fastsdm.losses._options import ClassWeights, ConstructorSignature, LossOptions, complete
+from fastsdm.losses._options import ClassWeights
 from fastsdm.losses._reduction import class_weights as weights_tensor
 from fastsdm.losses._reduction import (
     fitting_weights,
@@ -26,97 +26,15 @@ from fastsdm.losses._reduction import (
     takes_one_dot,
     voxel_mean_of_product,
 )
-from fastsdm.losses._target import Target, check_classes, read_target, selected
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastsdm.losses._target import Target, read_target, selected
 
 
-class DistanceMapLoss(torch.nn.Module):
+class DistanceMapLoss(SharedSettings):
     """Base of the losses that weigh a prediction by a distance map of the target.
 
     A call takes five steps: the target is read and checked, the prediction activated, the map made or
     adopted, both put together by the loss (``_value``), and the classes' values reduced.
-
-    Args:
-        include_background: whether channel 0 counts.
-        to_onehot_y: insist on the target being a label map; without it the shape decides.
-        sigmoid: apply a sigmoid to the prediction.
-        softmax: apply a softmax over the channels to the prediction.
-        other_act: apply this function to the prediction instead.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over samples and classes.
-        batch: average over the batch before the reduction.
-        classes: the channels that count, instead of what ``include_background`` says; K is their number.
-            A softmax is over all channels still.
-        class_weights: what each class's value is multiplied with before the reduction: K numbers, or one
-            row per sample, ``[B, K]``, with 0 where a class is not annotated. None weighs all alike.
-        spacing: voxel size, when ``forward`` is given none: a number, one per spatial axis, or ``[B, ndim]``.
-            None is that of a map that is handed in and knows it, else 1.
-        convention: of the map, as in :func:`fastsdm.signed_distance`.
-        empty: what an absent class, or one that fills the volume, weighs: ``"zero"`` (nothing: the other
-            classes supervise these voxels), ``"max"``, ``"raise"``, or with ``max_distance`` also ``"inf"``.
-        max_distance: clamp of the map, in the units of ``spacing``.
-        normalize: None; ``"max"``: divide each sample's map by its largest absolute distance; ``"unit"``:
-            divide, per sample and class, each phase by its largest absolute distance.
-        ignore_index: label of voxels that neither supervise nor shape the map: they count as neither inside
-            nor outside of any class. Needs a label map (or a single channel) as target.
-        backend: ``"auto"``, or the name of one, as in :func:`fastsdm.signed_distance`.
-
-    Raises:
-        TypeError: an argument that the loss does not have, or of a type that cannot be used.
-        ValueError: an argument out of its range; the message names argument, rule and value.
     """
-
-    #: Where a loss departs from the shared defaults.
-    _defaults: ClassVar[LossOptions] = {}
-    __signature__ = ConstructorSignature()
-
-    class_weights: torch.Tensor | None
-
-    def __init__(self, *monai: Any, **options: Unpack[LossOptions]) -> None:
-        super().__init__()
-        given = complete(type(self), monai, options)
-        self.include_background = _validate.flag("include_background", given["include_background"])
-        self.to_onehot_y = _validate.flag("to_onehot_y", given["to_onehot_y"])
-        self.sigmoid = _validate.flag("sigmoid", given["sigmoid"])
-        self.softmax = _validate.flag("softmax", given["softmax"])
-        self.other_act = other_act = given["other_act"]
-        if other_act is not None and not callable(other_act):
-            raise TypeError(f"other_act: must be None or callable, got {type(other_act).__name__}")
-        if int(self.sigmoid) + int(self.softmax) + int(other_act is not None) > 1:
-            raise ValueError(
-                "sigmoid, softmax, other_act: at most one can be applied, "
-                f"got sigmoid={self.sigmoid}, softmax={self.softmax}, other_act={other_act}"
-            )
-        # MONAI's users pass a member of its enumeration.
-        self.reduction: str = getattr(given["reduction"], "value", given["reduction"])
-        _validate.choice("reduction", self.reduction, ("none", "mean", "sum"))
-        self.batch = _validate.flag("batch", given["batch"])
-        self.classes = None if given["classes"] is None else check_classes(given["classes"])
-        self.spacing = self._checked_spacing(given["spacing"])
-        self.convention, self.empty = given["convention"], given["empty"]
-        self.max_distance, self.normalize = given["max_distance"], given["normalize"]
-        _validate.convention(self.convention)
-        _validate.empty_policy(self.empty)
-        _validate.max_distance(self.max_distance)
-        check_options(self.empty, self.max_distance, self.normalize)
-        index = given["ignore_index"]
-        self.ignore_index = None if index is None else _validate.integer("ignore_index", index)
-        self.backend = given["backend"]
-        _validate.backend_name(self.backend)
-        if self.backend != "auto":
-            registry.get(self.backend)
-        weights = given["class_weights"]
-        # A buffer follows the module to its device; it is a setting, so no part of the state.
-        self.register_buffer(
-            "class_weights", None if weights is None else weights_tensor(weights).clone(), persistent=False
-        )
-
-    def extra_repr(self) -> str:
-        """Every setting, so that a logged loss can be built again."""
-        settings = {name: value for name, value in vars(self).items() if name != "training"}
-        settings["class_weights"] = None if self.class_weights is None else self.class_weights.tolist()
-        return ", ".join(f"{name}={value!r}" for name, value in settings.items() if name[0] != "_")
 
     def forward(
         self,
@@ -158,7 +76,8 @@ class DistanceMapLoss(torch.nn.Module):
         spacing = self.batch_spacing(spacing, target, input, distance_map)
         handed = None
         if distance_map is not None:
-            settings = self.map_settings(input.shape[1], spacing, masked=ignore_mask is not None)
+            known = None if settings_of(distance_map) is None else spacing  # compared with what it knows
+            settings = self.map_settings(input.shape[1], known, masked=ignore_mask is not None)
             handed = self._adopted(distance_map, truth, input, settings)
         prediction = self._activated(input, truth)
         weights = self._weights(class_weights, prediction)
@@ -185,12 +104,6 @@ class DistanceMapLoss(torch.nn.Module):
         if given is not None:
             return given
         return spacing_of(distance_map) if self.spacing is None else self.spacing
-
-    def _checked_spacing(self, spacing: SpacingLike | None) -> SpacingLike | None:
-        """The constructor's spacing, if a batch can have it."""
-        if spacing is not None:
-            check_spacing(spacing)
-        return spacing
 
     def target_map(
         self,
@@ -220,7 +133,7 @@ class DistanceMapLoss(torch.nn.Module):
         _validate.target_layout(target, spatial_dims + 1)
         shape = torch.Size((target.shape[0], channels, *target.shape[-spatial_dims:]))
         truth = self._read(target, shape, target.device, ignore_mask)
-        return self._map_of(truth, self.batch_spacing(spacing, target))
+        return self._map(truth, self.batch_spacing(spacing, target))
 
     def prefetch(
         self,
@@ -352,13 +265,12 @@ class DistanceMapLoss(torch.nn.Module):
             maps = maps.masked_fill(truth.ignored, 0)
         return normalized(maps, self.normalize)
 
-    def _map_of(self, truth: Target, spacing: SpacingLike) -> torch.Tensor:
+    def _map(self, truth: Target, spacing: SpacingLike, handed: torch.Tensor | None = None) -> torch.Tensor:
+        """The target's map: the caller's, which is not to be written to, or one made here."""
+        if handed is not None:
+            return handed
         maps = map_of_target(truth, self.map_settings(1), spacing, self.backend)
         return normalized(maps, self.normalize, in_place=True)
-
-    def _map(self, truth: Target, spacing: SpacingLike, handed: torch.Tensor | None) -> torch.Tensor:
-        """The target's map: the caller's, which is not to be written to, or one made here."""
-        return self._map_of(truth, spacing) if handed is None else handed
 
     def _value(
         self,
@@ -391,20 +303,6 @@ class DistanceMapLoss(torch.nn.Module):
     def _reduced(self, values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """From values ``[B, K]`` to what ``class_weights``, ``batch`` and ``reduction`` ask for."""
         return reduced(values if weights is None else values * weights, self.reduction, self.batch)
-
-
-LossT = TypeVar("LossT", bound="type[DistanceMapLoss]")
-
-
-def documented(loss: LossT) -> LossT:
-    """Complete a loss's docstring with the arguments that all losses share."""
-    if loss.__doc__ is not None and DistanceMapLoss.__doc__ is not None:  # python -OO has none
-        text, _, own = inspect.cleandoc(loss.__doc__).partition("\n\nArgs:\n")
-        shared = inspect.cleandoc(DistanceMapLoss.__doc__).partition("\n\nArgs:\n")[2]
-        loss.__doc__ = (
-            f"{text}\n\nArgs:\n{own.rstrip()}\n{shared}\n" if own else f"{text}\n\nArgs:\n{shared}\n"
-        )
-    return loss
 
 
 def _channel_count(channels: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from fastsdm._types import SpacingLike
-from fastsdm.losses._base import DistanceMapLoss, documented
+from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._options import documented
 from fastsdm.losses._target import Target
 
 

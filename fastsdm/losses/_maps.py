@@ -47,10 +47,10 @@ def check_options(empty: EmptyPolicy, max_distance: float | None, normalize: str
 
 
 def target_map(truth: Target, settings: MapSettings, spacing: SpacingLike, backend: str) -> torch.Tensor:
-    """The target's map ``[B, K, *S]``, as :func:`fastsdm.signed_distance` makes it; 0 at ignored voxels."""
+    """The target's map ``[B, K, *S]``; labels among which none is ignored are taken as they are."""
     if truth.classes is None or truth.ignored is not None:
-        return _map_of_masks(truth.masks(), truth.ignored, settings, spacing, backend)
-    return _map_of(truth.values, truth.classes, settings, spacing, backend)
+        return _map_of(truth.masks(), None, truth.ignored, settings, spacing, backend)
+    return _map_of(truth.values, truth.classes, None, settings, spacing, backend)
 
 
 def paired_maps(
@@ -77,7 +77,7 @@ def paired_maps(
         spacing = _validate.spacing_rows(spacing, (batch,), ndim).repeat(count, 1)
     if ignored is not None:
         ignored = ignored.repeat(count, *(1 for _ in ignored.shape[1:]))
-    return _map_of_masks(masks.flatten(0, 1), ignored, settings, spacing, backend).view(masks.shape)
+    return _map_of(masks.flatten(0, 1), None, ignored, settings, spacing, backend).view(masks.shape)
 
 
 def above_half(prediction: torch.Tensor, truth: Target, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -96,40 +96,40 @@ def target_and_prediction(truth: Target, prediction: torch.Tensor) -> torch.Tens
     return both
 
 
-def _map_of_masks(
-    masks: torch.Tensor,
+def _map_of(
+    values: torch.Tensor,
+    classes: Sequence[int] | None,
     ignored: torch.Tensor | None,
     settings: MapSettings,
     spacing: SpacingLike,
     backend: str,
 ) -> torch.Tensor:
-    """The map of bool masks ``[B, K, *S]``; ignored voxels are no source of distance."""
-    if ignored is None:
-        return _map_of(masks, None, settings, spacing, backend)
-    rows = _validate.spacing_rows(spacing, masks.shape[:1], masks.ndim - 2)
-    assert settings.empty is not None
-    limit = settings.max_distance
-    return signed_distance_of_masks(
-        masks, ignored, rows, settings.convention, settings.empty, limit, torch.float32, backend
-    )
+    """The map, as :func:`fastsdm.signed_distance` makes it; 0 at ignored voxels, where no distance starts.
 
-
-def _map_of(
-    target: torch.Tensor,
-    classes: Sequence[int] | None,
-    settings: MapSettings,
-    spacing: SpacingLike,
-    backend: str,
-) -> torch.Tensor:
-    """The map of labels ``[B, *S]`` with their classes, or of masks ``[B, K, *S]`` without."""
+    Args:
+        values: labels ``[B, *S]`` with their classes, or bool masks ``[B, K, *S]`` without.
+        classes: the K label values, or None.
+        ignored: bool ``[B, 1, *S]`` or ``[B, K, *S]``, beside masks that are False there; or None.
+        settings: of the map; a loss checks them when it is made.
+        spacing: of the batch.
+        backend: ``"auto"``, or the name of one.
+    """
+    ndim = values.ndim - (2 if classes is None else 1)
+    limit, empty = settings.max_distance, settings.empty
+    assert empty is not None
+    if ignored is not None:
+        rows = _validate.spacing_rows(spacing, values.shape[:1], ndim)
+        return signed_distance_of_masks(
+            values, ignored, rows, settings.convention, empty, limit, torch.float32, backend
+        )
     return signed_distance(
-        target,
+        values,
         classes=classes,
-        spatial_dims=target.ndim - (2 if classes is None else 1),
+        spatial_dims=ndim,
         spacing=spacing,
-        convention=settings.convention,  # type: ignore[arg-type]  # a loss checks its settings when made
-        empty=settings.empty,  # type: ignore[arg-type]
-        max_distance=settings.max_distance,
+        convention=settings.convention,  # type: ignore[arg-type]  # a string there
+        empty=empty,  # type: ignore[arg-type]
+        max_distance=limit,
         backend=backend,
     )
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, cast
 
 import torch
 
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 
 if TYPE_CHECKING:
-    from fastsdm.losses._base import DistanceMapLoss
+    from fastsdm.losses._constructor import SharedSettings
 
 Activation: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 Normalization: TypeAlias = Literal["max", "unit"]
 #: One weight per class, or one row per sample, ``[B, K]``.
 ClassWeights: TypeAlias = "Sequence[float] | Sequence[Sequence[float]] | torch.Tensor"
 
+LossT = TypeVar("LossT", bound="type[SharedSettings]")
+
 #: MONAI's arguments, in MONAI's order: these may be given by position.
 POSITIONAL = ("include_background", "to_onehot_y", "sigmoid", "softmax", "other_act", "reduction", "batch")
 
 
 class LossOptions(TypedDict, total=False):
-    """Keywords of every loss; :class:`fastsdm.losses._base.DistanceMapLoss` says what they mean."""
+    """Keywords of every loss; :class:`fastsdm.losses._constructor.SharedSettings` says what they mean."""
 
     include_background: bool
     to_onehot_y: bool
@@ -65,7 +67,7 @@ DEFAULTS: LossOptions = {
 }
 
 
-def complete(loss: type[DistanceMapLoss], positional: Sequence[Any], given: LossOptions) -> LossOptions:
+def complete(loss: type[SharedSettings], positional: Sequence[Any], given: LossOptions) -> LossOptions:
     """The value of every shared keyword: what was given, else the loss's default.
 
     Raises:
@@ -94,7 +96,7 @@ class ConstructorSignature:
     A descriptor, since an attribute would describe the calls of the instances as well.
     """
 
-    def __get__(self, loss: object, kind: type[DistanceMapLoss]) -> inspect.Signature:
+    def __get__(self, loss: object, kind: type[SharedSettings]) -> inspect.Signature:
         """The signature of the class; instances have none.
 
         Raises:
@@ -121,7 +123,7 @@ class ConstructorSignature:
         return inspect.Signature(parameters)
 
 
-def _own_parameters(kind: type[DistanceMapLoss]) -> dict[str, inspect.Parameter]:
+def _own_parameters(kind: type[SharedSettings]) -> dict[str, inspect.Parameter]:
     """What the constructors from the class up to the base name, without ``self``, ``*args``, ``**kwargs``."""
     own: dict[str, inspect.Parameter] = {}
     collected = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -133,3 +135,14 @@ def _own_parameters(kind: type[DistanceMapLoss]) -> dict[str, inspect.Parameter]
             if parameter.kind not in collected:
                 own.setdefault(parameter.name, parameter)
     return own
+
+
+def documented(loss: LossT) -> LossT:
+    """Complete a loss's docstring with the arguments that all losses share, as the base class has them."""
+    base = next(kind for kind in loss.__mro__ if "__signature__" in vars(kind))
+    if loss.__doc__ is not None and base.__doc__ is not None:  # python -OO has none
+        text, _, own = inspect.cleandoc(loss.__doc__).partition("\n\nArgs:\n")
+        shared = inspect.cleandoc(base.__doc__).partition("\n\nArgs:\n")[2]
+        own = f"{own.rstrip()}\n" if own else ""
+        loss.__doc__ = f"{text}\n\nArgs:\n{own}{shared}\n"
+    return loss

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import l1_loss
 
 from fastsdm._types import SpacingLike
-from fastsdm.losses._base import DistanceMapLoss, documented
-from fastsdm.losses._options import LossOptions
+from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._options import LossOptions, documented
 from fastsdm.losses._reduction import voxel_mean
 from fastsdm.losses._target import Target
 

@@ -1,0 +1,108 @@
+"""The constructor that the losses share: its arguments, their checks, and how a loss prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from fastsdm import _validate
+from fastsdm._backends import registry
+from fastsdm._types import SpacingLike
+from fastsdm.losses._maps import check_options, check_spacing
+from fastsdm.losses._options import ConstructorSignature, LossOptions, complete
+from fastsdm.losses._reduction import class_weights as weights_tensor
+from fastsdm.losses._target import check_classes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class SharedSettings(torch.nn.Module):
+    """What every loss can be told.
+
+    Args:
+        include_background: whether channel 0 counts.
+        to_onehot_y: insist on the target being a label map; without it the shape decides.
+        sigmoid: apply a sigmoid to the prediction.
+        softmax: apply a softmax over the channels to the prediction.
+        other_act: apply this function to the prediction instead.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over samples and classes.
+        batch: average over the batch before the reduction.
+        classes: the channels that count, instead of what ``include_background`` says; K is their number.
+            A softmax is over all channels still.
+        class_weights: what each class's value is multiplied with before the reduction: K numbers, or one
+            row per sample, ``[B, K]``, with 0 where a class is not annotated. None weighs all alike.
+        spacing: voxel size, when ``forward`` is given none: a number, one per spatial axis, or ``[B, ndim]``.
+            None is that of a map that is handed in and knows it, else 1.
+        convention: of the map, as in :func:`fastsdm.signed_distance`.
+        empty: what an absent class, or one that fills the volume, weighs: ``"zero"`` (nothing: the other
+            classes supervise these voxels), ``"max"``, ``"raise"``, or with ``max_distance`` also ``"inf"``.
+        max_distance: clamp of the map, in the units of ``spacing``.
+        normalize: None; ``"max"``: divide each sample's map by its largest absolute distance; ``"unit"``:
+            divide, per sample and class, each phase by its largest absolute distance.
+        ignore_index: label of voxels that neither supervise nor shape the map: they count as neither inside
+            nor outside of any class. Needs a label map (or a single channel) as target.
+        backend: ``"auto"``, or the name of one, as in :func:`fastsdm.signed_distance`.
+
+    Raises:
+        TypeError: an argument that the loss does not have, or of a type that cannot be used.
+        ValueError: an argument out of its range; the message names argument, rule and value.
+    """
+
+    #: Where a loss departs from the shared defaults.
+    _defaults: ClassVar[LossOptions] = {}
+    __signature__ = ConstructorSignature()
+
+    class_weights: torch.Tensor | None
+
+    def __init__(self, *monai: Any, **options: Unpack[LossOptions]) -> None:
+        super().__init__()
+        given = complete(type(self), monai, options)
+        self.include_background = _validate.flag("include_background", given["include_background"])
+        self.to_onehot_y = _validate.flag("to_onehot_y", given["to_onehot_y"])
+        self.sigmoid = _validate.flag("sigmoid", given["sigmoid"])
+        self.softmax = _validate.flag("softmax", given["softmax"])
+        self.other_act = other_act = given["other_act"]
+        if other_act is not None and not callable(other_act):
+            raise TypeError(f"other_act: must be None or callable, got {type(other_act).__name__}")
+        if int(self.sigmoid) + int(self.softmax) + int(other_act is not None) > 1:
+            raise ValueError(
+                "sigmoid, softmax, other_act: at most one can be applied, "
+                f"got sigmoid={self.sigmoid}, softmax={self.softmax}, other_act={other_act}"
+            )
+        # MONAI's users pass a member of its enumeration.
+        self.reduction: str = getattr(given["reduction"], "value", given["reduction"])
+        _validate.choice("reduction", self.reduction, ("none", "mean", "sum"))
+        self.batch = _validate.flag("batch", given["batch"])
+        self.classes = None if given["classes"] is None else check_classes(given["classes"])
+        self.spacing = self._checked_spacing(given["spacing"])
+        self.convention, self.empty = given["convention"], given["empty"]
+        self.max_distance, self.normalize = given["max_distance"], given["normalize"]
+        _validate.convention(self.convention)
+        _validate.empty_policy(self.empty)
+        _validate.max_distance(self.max_distance)
+        check_options(self.empty, self.max_distance, self.normalize)
+        index = given["ignore_index"]
+        self.ignore_index = None if index is None else _validate.integer("ignore_index", index)
+        self.backend = given["backend"]
+        _validate.backend_name(self.backend)
+        if self.backend != "auto":
+            registry.get(self.backend)
+        weights = given["class_weights"]
+        # A buffer follows the module to its device; it is a setting, so no part of the state.
+        self.register_buffer(
+            "class_weights", None if weights is None else weights_tensor(weights).clone(), persistent=False
+        )
+
+    def extra_repr(self) -> str:
+        """Every setting, so that a logged loss can be built again."""
+        settings = {name: value for name, value in vars(self).items() if name != "training"}
+        settings["class_weights"] = None if self.class_weights is None else self.class_weights.tolist()
+        return ", ".join(f"{name}={value!r}" for name, value in settings.items() if name[0] != "_")
+
+    def _checked_spacing(self, spacing: SpacingLike | None) -> SpacingLike | None:
+        """The constructor's spacing, if a batch can have it."""
+        if spacing is not None:
+            check_spacing(spacing)
+        return spacing
