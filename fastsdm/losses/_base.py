@@ -24,7 +24,7 @@ from fastsdm.losses._reduction import (
     reduced,
     reduced_by_dot,
     takes_one_dot,
-    voxel_mean_of_product,
+    voxel_mean,
 )
 from fastsdm.losses._target import Target, read_target, selected
 
@@ -298,7 +298,7 @@ class DistanceMapLoss(SharedSettings):
         every_voxel_counts_alike = truth.ignored is None and weights is None
         if every_voxel_counts_alike and takes_one_dot(one, other, self.reduction):
             return reduced_by_dot(one, other, self.reduction, self.batch)
-        return self._reduced(voxel_mean_of_product(one, other, truth), weights)
+        return self._reduced(voxel_mean(one * other, truth), weights)
 
     def _reduced(self, values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """From values ``[B, K]`` to what ``class_weights``, ``batch`` and ``reduction`` ask for."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +12,14 @@ from fastsdm.losses._target import Target
 
 #: What BLAS takes as a length.
 _LONGEST_DOT = 2**31 - 1
-#: Voxels whose products stay in a core's cache, and which torch leaves to one thread.
-_CPU_PIECE = 1 << 15
 
 
 def voxel_mean(values: torch.Tensor, truth: Target) -> torch.Tensor:
     """Mean over the voxels that are not ignored, ``[B, K]``; ``values`` must be 0 where they are."""
-    return _per_voxel(values.flatten(2).sum(dim=2), values.shape[2:], truth)
+    sums, voxels = values.flatten(2).sum(dim=2), math.prod(values.shape[2:])
+    if truth.ignored is None:
+        return sums / voxels
+    return sums / (voxels - truth.ignored.flatten(2).sum(dim=2)).clamp_(min=1)
 
 
 def reduced(values: torch.Tensor, reduction: str, batch: bool) -> torch.Tensor:
@@ -30,21 +29,6 @@ def reduced(values: torch.Tensor, reduction: str, batch: bool) -> torch.Tensor:
     if reduction == "mean":
         return values.mean()
     return values.sum() if reduction == "sum" else values
-
-
-def voxel_mean_of_product(one: torch.Tensor, other: torch.Tensor, truth: Target) -> torch.Tensor:
-    """:func:`voxel_mean` of a product, ``[B, K]``, which on the CPU is never stored as a whole.
-
-    Args:
-        one: ``[B, K, *S]``, 0 at ignored voxels.
-        other: of the same shape; no gradient reaches it.
-        truth: the target.
-    """
-    is_small = one.numel() <= _CPU_PIECE
-    if one.device.type != "cpu" or is_small or torch.compiler.is_compiling():  # a compiler fuses by itself
-        return voxel_mean(one * other, truth)
-    sums: torch.Tensor = _ProductSums.apply(one, other)  # type: ignore[no-untyped-call]  # torch's
-    return _per_voxel(sums, one.shape[2:], truth)
 
 
 def takes_one_dot(one: torch.Tensor, other: torch.Tensor, reduction: str) -> bool:
@@ -73,46 +57,6 @@ def reduced_by_dot(one: torch.Tensor, other: torch.Tensor, reduction: str, batch
     elif batch:
         count *= one.shape[0]
     return torch.dot(one.flatten(), other.flatten()) / count
-
-
-class _ProductSums(torch.autograd.Function):
-    """Sums over the voxels of a product, ``[B, K]``, piece by piece; a gradient for the first factor."""
-
-    @staticmethod
-    def forward(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        rows, others = one.flatten(2).flatten(0, 1), other.flatten(2).flatten(0, 1)
-        voxels = rows.shape[1]
-        dtype = torch.result_type(one, other)
-        products = torch.empty(min(voxels, _CPU_PIECE), dtype=dtype, device=one.device)
-        sums = torch.zeros(len(rows), -(-voxels // _CPU_PIECE), dtype=dtype, device=one.device)
-        for first, second, total in zip(rows, others, sums, strict=True):
-            for k, (a, b) in enumerate(zip(first.split(_CPU_PIECE), second.split(_CPU_PIECE), strict=True)):
-                torch.mul(a, b, out=products[: len(a)])
-                torch.sum(products[: len(a)], dim=0, out=total[k])
-        return sums.sum(dim=1).reshape(one.shape[:2])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor], output: torch.Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-        ctx.save_for_forward(inputs[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (other,) = ctx.saved_tensors
-        return gradient.reshape(*gradient.shape, *(1 for _ in other.shape[2:])) * other, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: torch.Tensor, _: None) -> torch.Tensor:
-        (other,) = ctx.saved_tensors
-        sums: torch.Tensor = (tangent * other).flatten(2).sum(dim=2)
-        return sums
-
-
-def _per_voxel(sums: torch.Tensor, shape: Sequence[int], truth: Target) -> torch.Tensor:
-    voxels = math.prod(shape)
-    if truth.ignored is None:
-        return sums / voxels
-    return sums / (voxels - truth.ignored.flatten(2).sum(dim=2)).clamp_(min=1)
 
 
 def class_weights(value: object) -> torch.Tensor:
