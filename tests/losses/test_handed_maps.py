@@ -210,3 +210,14 @@ def test_a_compiled_loss_takes_a_map_that_knows() -> None:
     compiled = torch.compile(loss, backend="eager")
     maps = loss.prefetch(labels(), 3).result()
     torch.testing.assert_close(compiled(logits(), labels(), distance_map=maps), loss(logits(), labels()))
+
+
+def test_a_plain_map_handed_in_breaks_no_graph() -> None:
+    loss = HausdorffDTLoss(softmax=True, spacing=ANISOTROPIC)
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    maps = loss.target_map(labels(), 3)
+    kept = maps.clone()
+    torch.testing.assert_close(
+        compiled(logits(), labels(), distance_map=maps), loss(logits(), labels(), distance_map=maps)
+    )
+    assert torch.equal(maps, kept)
