@@ -1,8 +1,9 @@
 """What a call costs the host, apart from the kernels: `python -m benchmarks.host`.
 
-Every row is the median over rounds of the mean of many calls, in microseconds. The Triton rows run the real
-path on the CPU with the launches replaced by nothing. With `--beside DIR` a build of another commit is timed
-in alternation, each in a process of its own:
+Every row is in microseconds: the 20th percentile of many blocks of 20 calls, and the median of it over
+rounds. The Triton rows run the real path on the CPU with the launches replaced by nothing. The rows that begin
+with a dash are what the first one is made of. With `--beside DIR` a build of another commit is timed in
+alternation, each in a process of its own:
 
     git worktree add ../old COMMIT && pip install --no-deps --target ../old-build ../old
     python -m benchmarks.host --beside ../old-build
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +26,7 @@ import typer
 from benchmarks.report.markdown import table
 
 #: Run in a process of its own, so that it can import another build; names of modules are those of either.
-_PROBE = """
+_PROBE = '''
 import importlib, json, sys, time, torch, fastsdm
 torch.set_num_threads(1)
 
@@ -38,12 +40,17 @@ def named(*names):
 
 def microseconds(call, seconds=0.25):
     call(), call()
-    begun, count = time.perf_counter(), 0
+    begun, blocks = time.perf_counter(), []
     while time.perf_counter() - begun < seconds:
+        before = time.perf_counter()
         for _ in range(20):
             call()
-        count += 20
-    return (time.perf_counter() - begun) / count * 1e6
+        blocks.append((time.perf_counter() - before) / 20)
+    return quick(blocks)
+
+def quick(times):
+    """The 20th percentile: what else the machine does makes a call slower, never quicker."""
+    return sorted(times)[len(times) // 5] * 1e6
 
 launcher = named("fastsdm._backends.triton_launcher", "fastsdm.backends._triton")
 registry = named("fastsdm._backends.registry", "fastsdm.registry")
@@ -51,13 +58,63 @@ launch = launcher._launch
 small, cpu = torch.zeros(4, 4, 4, dtype=torch.uint8), torch.device("cpu")
 small[1:3, 1:3, 1:3] = 1
 batch = torch.zeros(2, 32, 32, 32, dtype=torch.uint8)
-rows = {
-    "native, 4 x 4 x 4": lambda: fastsdm.signed_distance(small),
-    "native, spacing of three numbers": lambda: fastsdm.signed_distance(small, spacing=(3.0, 0.8, 0.8)),
-    "native, prefetched and awaited": lambda: fastsdm.prefetch(small).result(),
-    "selecting a backend": lambda: registry.select("auto", cpu),
+def microseconds_when_done(seconds=0.25):
+    """Of the two calls of a prefetch whose map was made in the meantime."""
+    begun, times = time.perf_counter(), []
+    while time.perf_counter() - begun < seconds:
+        before = time.perf_counter()
+        pending = fastsdm.prefetch(small)
+        begun_in = time.perf_counter() - before
+        time.sleep(2e-4)
+        before = time.perf_counter()
+        pending.result()
+        times.append(begun_in + time.perf_counter() - before)
+    return quick(times)
+
+result = {
+    "native, 4 x 4 x 4": microseconds(lambda: fastsdm.signed_distance(small)),
+    "native, spacing of three numbers": microseconds(
+        lambda: fastsdm.signed_distance(small, spacing=(3.0, 0.8, 0.8))
+    ),
+    "native, prefetched, asked for at once": microseconds(lambda: fastsdm.prefetch(small).result()),
+    "native, prefetched, asked for when done": microseconds_when_done(),
+    "selecting a backend": microseconds(lambda: registry.select("auto", cpu)),
 }
-result = {name: microseconds(call) for name, call in rows.items()}
+
+def steps():
+    """What the first row is made of: parts replaced by nothing, and the differences."""
+    from fastsdm import _conventions, _operator, _sdm
+    from fastsdm._backends import _native_ext
+    from fastsdm._backends.native import BACKEND as native
+
+    arguments = (small[None], None, [1.0] * 3, None, "kervadec", "inf", None, torch.float32, "auto")
+    maps, operator = torch.zeros(1, 1, 4, 4, 4), _operator.signed_distance_operator
+    finish = _conventions.finish("kervadec", "inf", ((1.0,) * 3,), (4, 4, 4), None)
+    asked = (small[None], None, ((1.0,) * 3,), None, finish, (0, 0, 0), (4, 4, 4), torch.float32)
+    _sdm.signed_distance_operator = lambda *ignored: maps
+    checks = microseconds(lambda: fastsdm.signed_distance(small))
+    _sdm.signed_distance_operator = operator
+    backend = microseconds(lambda: native.finished_region(*asked))
+    extension, _native_ext.signed_distance = _native_ext.signed_distance, lambda *a, **k: None
+    python = microseconds(lambda: native.finished_region(*asked))
+    _native_ext.signed_distance = extension
+    made, type(native).finished_region = type(native).finished_region, lambda self, *ignored: maps
+    dispatched = microseconds(lambda: operator(*arguments))
+    called = microseconds(lambda: _operator._signed_distance(*arguments))
+    type(native).finished_region = made
+    looked_up = result["selecting a backend"]
+    return {
+        "- arrays, checks, shapes": checks,
+        "- torch's dispatch of the operator": dispatched - called,
+        "- looking the backend up": looked_up,
+        "- the operator's own: spacing, limit, finish": called - looked_up,
+        "- the backend's Python: its result, its arguments": python,
+        "- the kernel": backend - python,
+    }
+
+if "steps" in sys.argv:
+    whole, *others = list(result.items())
+    result = dict([whole, *steps().items(), *others])
 launcher._launch = lambda *arguments, **options: None
 triton = {
     "triton without launches, plain": {"convention": "plain"},
@@ -66,20 +123,26 @@ triton = {
 }
 for name, options in triton.items():
     result[name] = microseconds(lambda: fastsdm.signed_distance(batch, backend="triton", **options))
-if torch.cuda.is_available():
+on_cuda = torch.cuda.is_available()
+if on_cuda:
     launcher._launch = launch
     batch, one = batch.cuda(), torch.zeros(1, device="cuda")
-    result["CUDA: an empty torch kernel"] = microseconds(lambda: one.add_(0))
-    result["CUDA: a default call"] = microseconds(lambda: fastsdm.signed_distance(batch))
-    result["CUDA: prefetched"] = microseconds(lambda: fastsdm.prefetch(batch).result())
+cuda = {
+    "CUDA: an empty torch kernel": lambda: one.add_(0),
+    "CUDA: triton": lambda: fastsdm.signed_distance(batch, backend="triton"),
+    "CUDA: triton, empty='zero'": lambda: fastsdm.signed_distance(batch, empty="zero", backend="triton"),
+    "CUDA: triton, prefetched": lambda: fastsdm.prefetch(batch, backend="triton").result(),
+}
+for name, call in cuda.items():
+    result[name] = microseconds(call) if on_cuda else None
 print(json.dumps(result))
-"""
+'''
 
 
-def _probe(build: Path | None) -> dict[str, float]:
+def _probe(build: Path | None) -> dict[str, float | None]:
     environment = dict(os.environ)
     environment.pop("FASTSDM_BACKEND", None)
-    command = [sys.executable, "-c", _PROBE]
+    command = [sys.executable, "-c", _PROBE, *(["steps"] if build is None else [])]
     # The path without launches is reached on the CPU where the kernels are to be interpreted.
     environment["TRITON_INTERPRET"] = "1"
     if build is not None:  # without site an editable install of this tree stays out of the way
@@ -91,8 +154,13 @@ def _probe(build: Path | None) -> dict[str, float]:
     )
     if done.returncode:
         raise SystemExit(f"{build or 'this tree'}: {done.stderr.strip().splitlines()[-1]}")
-    measured: dict[str, float] = json.loads(done.stdout)
+    measured: dict[str, float | None] = json.loads(done.stdout)
     return measured
+
+
+def _median(name: str, rounds: Sequence[dict[str, float | None]]) -> float | None:
+    times = [measured.get(name) for measured in rounds]
+    return statistics.median(time for time in times if time is not None) if None not in times else None
 
 
 def main(
@@ -102,19 +170,20 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Processes for each build.")] = 5,
 ) -> None:
     """Print the host's cost of a call, step by step."""
-    ours: list[dict[str, float]] = []
-    theirs: list[dict[str, float]] = []
+    ours: list[dict[str, float | None]] = []
+    theirs: list[dict[str, float | None]] = []
     for _ in range(rounds):
         ours.append(_probe(None))
         if beside is not None:
             theirs.append(_probe(beside))
     rows = []
     for name in ours[0]:
-        here = statistics.median(measured[name] for measured in ours)
-        row = [name, f"{here:.1f}"]
+        here = _median(name, ours)
+        row = [name, "skipped: no CUDA device" if here is None else f"{here:.1f}"]
         if theirs:
-            there = statistics.median(measured[name] for measured in theirs)
-            row += [f"{there:.1f}", f"{there / here:.1f}x"]
+            there = _median(name, theirs)
+            ratio = "" if here is None or there is None else f"{there / here:.1f}x"
+            row += ["" if there is None else f"{there:.1f}", ratio]
         rows.append(row)
     print(table(["step", "us", *(["us, other build", "ratio"] if theirs else [])], rows))
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.studies import host
 
@@ -14,9 +15,17 @@ from benchmarks.studies import host
 def test_every_step_has_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     host.main(beside=None, rounds=1)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert "native, 4 x 4 x 4" in {name for name, _ in rows}
-    assert sum("triton" in name for name, _ in rows) == 3
-    assert all(float(time) > 0 for _, time in rows)
+    times = dict(rows)
+    assert {"native, 4 x 4 x 4", "native, prefetched, asked for at once"} <= times.keys()
+    assert sum(name.startswith("triton") for name in times) == 3
+    on_cuda = {name: time for name, time in times.items() if name.startswith("CUDA")}
+    assert "CUDA: triton" in on_cuda
+    if not torch.cuda.is_available():
+        assert set(on_cuda.values()) == {"skipped: no CUDA device"}
+    # A step may be a difference of two noisy times; none is more than the whole.
+    steps = [float(time) for name, time in rows if name.startswith("-")]
+    assert len(steps) == 6
+    assert all(float(time) > 0 for name, time in rows if name[0] != "-" and name not in on_cuda)
 
 
 def test_a_folder_without_a_build_is_named(tmp_path: Path) -> None:
