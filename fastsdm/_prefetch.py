@@ -56,9 +56,12 @@ def prefetch(target: ArrayT, **options: Unpack[MapOptions]) -> Prefetched[ArrayT
     """Start the signed distance map of a target and return at once.
 
     Call it before the forward pass and hand the result to the loss; ``loss.prefetch`` does so with the loss's
-    own settings. On CUDA the map is computed on a stream of its own, after all that the current stream holds
-    by now; elsewhere by a worker thread. With ``"auto"`` the choice of :func:`fastsdm.use_backend` that is in
-    force at this call counts.
+    own settings. It helps where the map takes long beside a few microseconds: large volumes on the CPU while
+    the network runs on a GPU, or cuCIM. It does not help a step that the host bounds.
+
+    On CUDA the map is computed on a stream of its own, after all that the current stream holds by now;
+    elsewhere by a worker thread. With ``"auto"`` the choice of :func:`fastsdm.use_backend` that is in force
+    at this call counts.
 
     The target must not be written to before ``result()`` has been called; it may be freed.
 

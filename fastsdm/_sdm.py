@@ -31,15 +31,15 @@ def signed_distance(
     """Exact Euclidean signed distance map of a mask or a label map, computed where the target lives.
 
     Distances run between voxel centres, in the units of ``spacing``; negative is inside. The map has no
-    gradient. The default convention is that of the boundary loss (Kervadec et al., Medical Image
-    Analysis 67, 2021, doi:10.1016/j.media.2020.101851).
+    gradient. Under ``torch.vmap`` all mapped calls are one batched call. The default convention is that of
+    the boundary loss (Kervadec et al., Medical Image Analysis 67, 2021, doi:10.1016/j.media.2020.101851).
 
     Args:
         target: torch tensor, numpy array or cupy array of shape ``[..., *S]``, bool or any integer dtype,
-            where ``S`` is the last ``spatial_dims`` axes. With ``classes=None`` a mask: inside are
-            integers above 0 and floats above 0.5. With ``classes``, floats within 0.001 of a whole number are
-            rounded to it. On the CPU NaN and other values are refused; elsewhere a check would stall the
-            device, so none is made.
+            where ``S`` is the last ``spatial_dims`` axes. With ``classes=None`` a mask: inside are integers
+            above 0 and floats above 0.5. With ``classes``, floats within 0.001 of a whole number are rounded
+            to it. On the CPU NaN and other values are refused; elsewhere, and under ``torch.vmap`` and
+            ``torch.compile``, values are not checked.
         classes: None for a mask; K for the label values 0 to K-1; or the label values themselves.
             Labels that no class names count as outside of all.
         spatial_dims: 2 or 3.

@@ -8,7 +8,7 @@ import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -246,6 +246,53 @@ def test_streams_and_lifetimes_as_asked_for_on_cuda(monkeypatch) -> None:
     assert alive() is not None
     del handle
     assert alive() is None
+
+
+def python_calls(run) -> int:
+    """How many Python functions run on this thread."""
+    count = 0
+
+    def counted(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    run()  # what is made once is made
+    sys.setprofile(counted)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_the_hand_over_is_a_few_calls(monkeypatch) -> None:
+    """Host time is what a step waits for: on a GPU the map itself takes as long as a few of these."""
+    target = torch.from_numpy(labels())
+    inline = python_calls(lambda: fastsdm.signed_distance(target))
+
+    def done() -> None:
+        pending = fastsdm.prefetch(target)
+        _worker.submit(lambda _: None, None)  # jobs are begun in order
+        while not pending._finished.__self__._claim.locked():
+            pass
+        pending.result()
+
+    assert python_calls(done) <= 25
+    assert python_calls(lambda: fastsdm.prefetch(target).result()) <= inline + 25
+
+    class Stream:
+        def wait_stream(self, other: object) -> None: ...
+        def wait_event(self, event: object) -> None: ...
+        def record_event(self) -> None: ...
+
+    side, main = Stream(), Stream()
+    module = sys.modules["fastsdm._prefetch"]
+    monkeypatch.setattr(module, "_is_on_cuda", lambda target: True)
+    monkeypatch.setattr(module, "_side_stream", lambda device: side)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: main)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    assert python_calls(lambda: fastsdm.prefetch(target).result()) <= inline + 35
 
 
 @pytest.mark.gpu

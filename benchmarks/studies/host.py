@@ -1,8 +1,8 @@
 """What a call costs the host, apart from the kernels: `python -m benchmarks.host`.
 
 Every row is in microseconds: the 20th percentile of many blocks of 20 calls, and the median of it over
-rounds. The Triton rows run the real path on the CPU with the launches replaced by nothing. The rows that begin
-with a dash are what the first one is made of. With `--beside DIR` a build of another commit is timed in
+rounds. The Triton rows run the real path on the CPU with the launches replaced by nothing. The rows that
+begin with a dash are what the first one is made of. With `--beside DIR` a build of another commit is timed in
 alternation, each in a process of its own:
 
     git worktree add ../old COMMIT && pip install --no-deps --target ../old-build ../old
