@@ -65,7 +65,7 @@ class TorchBackend:
     ) -> torch.Tensor:
         """See :class:`fastsdm._backends.contract.Backend`.
 
-        Working memory beside the result: 16 bytes a voxel of the volumes that are computed together, and
+        Working memory beside the result: 31 bytes a voxel of the volumes that are computed together, and
         blocks of sums.
         """
         shape = (labels.shape[0], len(classes), *labels.shape[1:])
@@ -209,9 +209,10 @@ def _squared(
         ``[*S, M]`` float32; infinite where there is none.
     """
     last, volume = labels.ndim - 2, labels.shape[:-1]
-    own = torch.arange(math.prod(volume), dtype=torch.int64, device=labels.device).view(*volume, 1)
     field, way = _along_line(labels, last, steps.reaches[-1], border)
+    own = labels  # each voxel's number, where places are asked for
     if place is not None:
+        own = torch.arange(math.prod(volume), dtype=torch.int64, device=labels.device).view(*volume, 1)
         torch.add(own, way(), out=place)
     for axis in reversed(range(last)):
         weight, reach = steps.weights[axis], steps.reaches[axis]
