@@ -126,8 +126,8 @@ class Inputs:
         """Yield column, prediction and reference of every class that counts, without ignored voxels."""
         known = self._known(sample)
         for column, value in self.counted:
-            prediction = self._mask(self.prediction[sample], value)
-            reference = self._mask(self.reference[sample], value)
+            prediction = self._mask(self.prediction[sample], value, "y_pred")
+            reference = self._mask(self.reference[sample], value, "y")
             if known is not None:
                 prediction, reference = prediction & known, reference & known
             yield column, prediction, reference
@@ -143,10 +143,11 @@ class Inputs:
         prediction, reference = torch.stack(masks, dim=1)
         return prediction, reference, [(channel, None) for channel in range(len(masks))]
 
-    def _mask(self, whole: torch.Tensor, value: int) -> torch.Tensor:
+    def _mask(self, whole: torch.Tensor, value: int, name: str) -> torch.Tensor:
         if self.is_labels:
             return equal_labels(whole[0], value)
         channel = whole[value]
+        _validate.float_labels(channel, whole=False, name=name)
         return channel > 0.5 if channel.is_floating_point() else channel != 0
 
     def _known(self, sample: int) -> torch.Tensor | None:

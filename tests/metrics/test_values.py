@@ -11,6 +11,7 @@ import surface_distance
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from fastsdm import metrics, testing
 from fastsdm.data import mni_icbm152
@@ -123,18 +124,103 @@ def test_area_of_every_cell_is_that_of_deepmind(ndim: int) -> None:
         assert ours[code].item() == pytest.approx(table[theirs].item(), rel=1e-6), code
 
 
-def test_a_real_volume_gives_monais_values() -> None:
-    labels = torch.from_numpy(mni_icbm152().labels[60:120:2, 60:160:2, 60:120:2].astype(np.int64))[None]
-    shifted = labels.roll((1, -1), dims=(1, 3))
-    got = metrics.compute_hausdorff_distance(shifted, labels, percentile=95, num_classes=3, spacing=2.0)
-    expected = quietly(
-        monai.metrics.compute_hausdorff_distance,
-        one_hot(shifted, 3),
-        one_hot(labels, 3),
-        percentile=95,
-        spacing=2.0,
-    )
-    torch.testing.assert_close(got, expected, rtol=2e-6, atol=0)
+def warped(labels: np.ndarray, shift: float = 1.5) -> np.ndarray:
+    """The labels moved along a smooth random field."""
+    rng = np.random.default_rng(0)
+    fields = [ndimage.gaussian_filter(rng.standard_normal(labels.shape), 4) for _ in range(labels.ndim)]
+    places = np.indices(labels.shape) + np.stack([shift * field / field.std() for field in fields])
+    return ndimage.map_coordinates(labels, places, order=0, mode="nearest")
+
+
+@pytest.fixture(scope="module")
+def brains() -> tuple[torch.Tensor, torch.Tensor]:
+    """Tissue labels of a real brain, 2 mm, and a warped copy: ``[1, *S]`` each."""
+    labels = mni_icbm152().labels[40:150:2, 40:190:2, 40:150:2].astype(np.int64)
+    return torch.from_numpy(warped(labels))[None], torch.from_numpy(labels)[None]
+
+
+@pytest.mark.parametrize(
+    ("backend", "spacing"), [("native", 2.0), ("native", (2.0, 1.0, 3.1)), ("scipy", (2.0, 1.0, 3.1))]
+)
+def test_a_real_volume_gives_monais_values(brains, backend, spacing) -> None:
+    channels = [one_hot(each, 3) for each in brains]
+    for name, options in (
+        ("compute_hausdorff_distance", {}),
+        ("compute_hausdorff_distance", {"percentile": 95}),
+        ("compute_hausdorff_distance", {"percentile": 50, "directed": True}),
+        ("compute_average_surface_distance", {}),
+        ("compute_average_surface_distance", {"symmetric": True}),
+        ("compute_surface_dice", {"class_thresholds": [2.0, 3.0]}),
+    ):
+        got = getattr(metrics, name)(*brains, spacing=spacing, num_classes=3, backend=backend, **options)
+        expected = quietly(getattr(monai.metrics, name), *channels, spacing=spacing, **options)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:Please import")
+@pytest.mark.parametrize("backend", ["native", "scipy"])
+def test_a_real_volume_gives_deepminds_values(brains, backend) -> None:
+    spacing = (2.0, 1.0, 3.1)
+    options = {"num_classes": 3, "spacing": spacing, "use_subvoxels": True, "backend": backend}
+    hd95 = metrics.compute_hausdorff_distance(*brains, percentile=95, **options)
+    largest = metrics.compute_hausdorff_distance(*brains, **options)
+    average = metrics.compute_average_surface_distance(*brains, **options)
+    nsd = metrics.compute_surface_dice(*brains, [2.0, 2.0], **options)
+    for column, value in enumerate((1, 2)):
+        theirs = surface_distance.compute_surface_distances(
+            *((each[0] == value).numpy() for each in reversed(brains)), spacing
+        )
+        assert hd95[0, column].item() == pytest.approx(
+            surface_distance.compute_robust_hausdorff(theirs, 95), rel=1e-5
+        )
+        assert largest[0, column].item() == pytest.approx(
+            surface_distance.compute_robust_hausdorff(theirs, 100), rel=1e-5
+        )
+        _, to_reference = surface_distance.compute_average_surface_distance(theirs)
+        assert average[0, column].item() == pytest.approx(to_reference, rel=1e-5)
+        assert nsd[0, column].item() == pytest.approx(
+            surface_distance.compute_surface_dice_at_tolerance(theirs, 2.0), rel=1e-5
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Please import")
+@pytest.mark.parametrize("kinds", [("full", "full"), ("full", "blob"), ("blob", "empty"), ("empty", "full")])
+@pytest.mark.parametrize("backend", ["native", "scipy"])
+def test_empty_and_full_classes_between_voxels(backend, kinds, monkeypatch) -> None:
+    monkeypatch.setattr(np, "Inf", np.inf, raising=False)  # DeepMind's name of it, gone from numpy 2
+    shape, spacing = (8, 9, 10), (1.0, 2.0, 0.7)
+    made = {
+        "empty": np.zeros(shape, bool),
+        "full": np.ones(shape, bool),
+        "blob": testing.blobs(shape, sigma=2).astype(bool),
+    }
+    prediction, reference = (made[kind] for kind in kinds)
+    masks = [torch.from_numpy(each)[None, None] for each in (prediction, reference)]
+    options = {"spacing": spacing, "use_subvoxels": True, "backend": backend}
+    hd95 = metrics.compute_hausdorff_distance(*masks, percentile=95, **options).item()
+    nsd = metrics.compute_surface_dice(*masks, [1.0], **options).item()
+    theirs = surface_distance.compute_surface_distances(reference, prediction, spacing)
+    assert hd95 == pytest.approx(surface_distance.compute_robust_hausdorff(theirs, 95), rel=1e-6)
+    assert nsd == pytest.approx(surface_distance.compute_surface_dice_at_tolerance(theirs, 1.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("use_subvoxels", [False, True])
+@pytest.mark.parametrize("backend", ["native", "scipy", "torch"])
+def test_the_table_of_empty_masks(backend, use_subvoxels) -> None:
+    blob = torch.from_numpy(testing.blobs((6, 7, 8), sigma=2))[None, None]
+    empty = torch.zeros_like(blob)
+    options = {"backend": backend, "use_subvoxels": use_subvoxels}
+    cases = [((empty, empty), np.nan, np.nan), ((blob, empty), np.inf, 0.0), ((empty, blob), np.inf, 0.0)]
+    for pair, distance, share in cases:
+        for directed in (False, True):
+            for percentile in (None, 95):
+                own = {"directed": directed, "percentile": percentile}
+                got = metrics.compute_hausdorff_distance(*pair, **own, **options)
+                np.testing.assert_equal(got.item(), distance)
+            got = metrics.compute_average_surface_distance(*pair, symmetric=not directed, **options)
+            np.testing.assert_equal(got.item(), distance)
+        np.testing.assert_equal(metrics.compute_surface_dice(*pair, [1.0], **options).item(), share)
+        np.testing.assert_equal(metrics.compute_dice(*pair).item(), share)
 
 
 def test_spacing_per_sample() -> None:
