@@ -18,7 +18,7 @@ GPU_PYTHON := $(if $(HERE),$(PYTHON),$(BIN)/python)
 WITHOUT_GPU := benchmarks cli examples integrations _backends/test_native.py data/test_mni.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick test-integrations check fix docs guide dist bench gpu sanitize clean
+.PHONY: help install demo test quick test-integrations check fix docs guide dist bench gpu gpu-minutes sanitize clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -55,6 +55,15 @@ gpu: $(if $(HERE),,$(STAMP))  ## on a machine with a GPU: its tests, and the ben
 	$(GPU_PYTHON) -m benchmarks --gpu --find $(if $(PARTIAL),--partial)
 	@$(GPU_PYTHON) -m pytest -m gpu $(if $(WORKERS),-n $(WORKERS)) $(addprefix --ignore=tests/,$(WITHOUT_GPU)); tests=$$?; \
 	$(GPU_PYTHON) -m benchmarks --gpu $(if $(PARTIAL),--partial) $(if $(QUICK),--quick) && exit $$tests
+
+# For a GPU that is lent for minutes: what fails keeps nothing after it from running.
+GPU_CASES := blobs-128,batch-2-classes-4-128x128x128,blobs-256,ct-64x512x512,blobs-512
+gpu-minutes: $(if $(HERE),,$(STAMP))  ## the same in five minutes: fast tests, host, some maps, losses, steps, nearest voxels
+	$(GPU_PYTHON) -m benchmarks --gpu --find --partial
+	@$(GPU_PYTHON) -m pytest -m "gpu and not slow" -q $(if $(filter 0,$(WORKERS)),,-n $(or $(WORKERS),8)) $(addprefix --ignore=tests/,$(WITHOUT_GPU)); failed=$$?; \
+	$(GPU_PYTHON) -m benchmarks.host --rounds 2 || failed=1; \
+	$(GPU_PYTHON) -m benchmarks --gpu --partial --quick --parts maps,losses,steps --cases $(GPU_CASES) --minutes 2 || failed=1; \
+	$(GPU_PYTHON) -m benchmarks.studies.registers || failed=1; exit $$failed
 
 bench: $(STAMP)  ## time everything beside its peers, into benchmarks/results/ (QUICK=1: three minutes)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
