@@ -81,6 +81,16 @@ def test_tiles_of_the_gpu(monkeypatch, tiles, shape, spacing) -> None:
         assert_nearest(found(mask[None], (1,), [spacing], limit)[0, 0], mask, spacing, limit)
 
 
+@pytest.mark.parametrize("limit", [None, 20.0])
+def test_nearest_voxel_in_another_segment(monkeypatch, limit) -> None:
+    """It is closer than the one in the row, but far from the end of the segment."""
+    monkeypatch.setattr(triton_launcher, "_tiles", lambda device: GPU_TILES["nvidia"])
+    mask = np.zeros((120, 40), np.uint8)
+    mask[:, 0] = mask[104, 30] = 1
+    for each in (mask, mask[::-1].copy()):
+        assert_nearest(found(each[None], (1,), [(0.4, 2.5)], limit)[0, 0], each, (0.4, 2.5), limit)
+
+
 @pytest.mark.parametrize("tiles", [None, "nvidia"])
 @pytest.mark.parametrize("fraction", [0.02, 0.5, 0.98])
 @pytest.mark.parametrize("shape", [(7, 34), (70, 9), (6, 7, 8), (2, 67, 3), (3, 2, 40)])
