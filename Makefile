@@ -17,6 +17,14 @@ GPU_PYTHON := $(if $(HERE),$(PYTHON),$(BIN)/python)
 # No test there needs a GPU, and they import more packages than those that do.
 WITHOUT_GPU := benchmarks cli examples integrations _backends/test_native.py data/test_mni.py
 
+# Tests that run the C++ code.
+SANITIZED := $(addprefix tests/_backends/test_,native.py native_axes.py finish.py contract.py) \
+    $(addprefix tests/test_,nearest.py instances.py)
+
+# Behind the standard library: some package brings an old argparse.
+PYTEST_WITHOUT_SITE := import sys, sysconfig; sys.path.append(sysconfig.get_path("purelib")); \
+    import pytest; sys.exit(pytest.main(sys.argv[1:]))
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test quick test-integrations check fix docs guide dist bench gpu gpu-minutes sanitize clean
 
@@ -92,9 +100,10 @@ sanitize: $(STAMP)  ## the native backend's tests with its kernel built under AS
 	rm -rf build/sanitize
 	$(BIN)/pip install --quiet --no-deps --target build/sanitize -C build-dir=build/sanitize-cmake \
 	    -C cmake.define.FASTSDM_SANITIZE=ON .
-	PYTHONPATH=build/sanitize:$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+	PYTHONPATH=build/sanitize \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BIN)/python -S $(BIN)/pytest $(addprefix tests/_backends/test_,native.py finish.py contract.py) -k "native or finish"
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BIN)/python -S -c '$(PYTEST_WITHOUT_SITE)' $(SANITIZED) \
+	    -k "(native or finish or nearest or instances) and not scipy"
 
 clean:  ## remove the virtual environment and everything built
 	rm -rf $(VENV) build out .pytest_cache .mypy_cache .ruff_cache

@@ -13,6 +13,8 @@ from fastsdm._arrays import ArrayT, as_tensor
 from fastsdm._backends import capabilities
 from fastsdm._types import SpacingLike
 
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
 
 def nearest(
     target: ArrayT,
@@ -55,7 +57,7 @@ def nearest(
     chosen = _chosen(backend, tensor)
     values = None if classes is None else _validate.class_values(classes, tensor.dtype)
     per_class = [] if values is None else [len(values)]
-    result_shape = (*leading, *per_class, spatial_dims, *shape)
+    result_shape = (*leading, *per_class, len(shape), *shape)
     if tensor.numel() == 0:
         return cast("ArrayT", restore(torch.empty(result_shape, dtype=torch.int32, device=tensor.device)))
     samples = tensor.reshape(math.prod(leading), *shape).contiguous()
@@ -101,17 +103,21 @@ def nearest_label(
     if tensor.numel() == 0:
         return cast("ArrayT", restore(given.clone()))
     samples = tensor.reshape(math.prod(leading), *shape).contiguous()
+    if tensor.dtype in _SIGNED:  # torch compares and gathers few unsigned types; the bits are the same
+        bits = torch.iinfo(tensor.dtype).bits
+        samples, value = samples.view(_SIGNED[tensor.dtype]), value - (value >> (bits - 1) << bits)
     empty = samples == value
     found = chosen.nearest(empty, None, rows, max_distance)[:, 0]
     flat = found[:, 0].long()
-    for axis in range(1, spatial_dims):
+    for axis in range(1, len(shape)):
         flat.mul_(shape[axis]).add_(found[:, axis])
     gathered = samples.flatten(1).gather(1, flat.clamp_(min=0).flatten(1)).view_as(samples)
     filled = torch.where(empty & (found[:, 0] >= 0), gathered, samples)
-    return cast("ArrayT", restore(filled.reshape(tensor.shape).to(given.dtype)))
+    return cast("ArrayT", restore(filled.view(tensor.dtype).reshape(tensor.shape).to(given.dtype)))
 
 
 def _chosen(backend: str, tensor: torch.Tensor) -> capabilities.NearestBackend:
+    _validate.backend_name(backend)
     kind = capabilities.NearestBackend
     return capabilities.select(kind, backend, tensor.device, "nearest voxels")  # type: ignore[type-abstract]
 
@@ -119,7 +125,7 @@ def _chosen(backend: str, tensor: torch.Tensor) -> capabilities.NearestBackend:
 def _checked(
     tensor: torch.Tensor, name: str, spatial_dims: int, spacing: SpacingLike, max_distance: float | None
 ) -> tuple[torch.Size, torch.Size, torch.Tensor]:
-    _validate.spatial_dims(spatial_dims)
+    spatial_dims = _validate.spatial_dims(spatial_dims)
     _validate.target_layout(tensor, spatial_dims, name)
     _validate.max_distance(max_distance)
     leading, shape = tensor.shape[: tensor.ndim - spatial_dims], tensor.shape[tensor.ndim - spatial_dims :]

@@ -94,12 +94,12 @@ void nearest(const Features& features, int threads, const std::optional<std::str
     const double middle = height > 1 ? squared(spacing[1]) : 1.0, first = depth > 1 ? squared(spacing[0]) : 1.0;
     const CostTable middle_costs(kernel, height, middle, is_integer(middle));
     const CostTable first_costs(kernel, depth, first, is_integer(middle) && is_integer(first));
-    const bool integer = is_integer(middle) && is_integer(first);
-    constexpr double beyond = (kNearSteps + 1) * (kNearSteps + 1);
-    const Index near_squares =
-        integer ? static_cast<Index>(std::min({beyond, beyond * middle, beyond * first, kMostNearSquares})) : 0;
+    // Squared costs of at least 1 each: what is nearer than `beyond` is so within kNearSteps along every axis.
+    constexpr Index beyond = (kNearSteps + 1) * (kNearSteps + 1);
+    const bool all_near = is_integer(middle) && is_integer(first);
+    const Index near_squares = is_integer(middle) ? beyond : 0;
     const NearCosts middle_near(kernel, height, middle, near_squares, false);
-    const NearCosts first_near(kernel, depth, first, near_squares, true);
+    const NearCosts first_near(kernel, depth, first, all_near ? near_squares : 0, true);
     std::int32_t* const tables[4] = {&scan_words[0], &scan_words[width], &scan_words[2 * width],
                                      &scan_words[3 * width]};
     kernel.fill_scan_words(width, near_squares, tables);
@@ -115,7 +115,7 @@ void nearest(const Features& features, int threads, const std::optional<std::str
                         : kInfinity;
     step.near_end = static_cast<std::int32_t>(near_squares << kSquareShift);
     step.none_above = std::numeric_limits<std::int32_t>::max();
-    if (near_squares > 0 && step.farthest < static_cast<float>(near_squares)) {
+    if (all_near && step.farthest < static_cast<float>(near_squares)) {
       step.near_end = std::numeric_limits<std::int32_t>::max();
       step.none_above = ((static_cast<std::int32_t>(step.farthest) + 1) << kSquareShift) - 1;
     }

@@ -55,7 +55,6 @@ struct NearestStep {
 constexpr Index kMostSteps = 16383;
 constexpr Index kNearSteps = 31;   // along each axis, in words of near voxels
 constexpr int kSquareShift = 18;   // of the square within such a word
-constexpr double kMostNearSquares = 4096;
 constexpr std::int32_t kNearInfinity = (1 << 30) - 1;
 
 constexpr Index kWordPadding = 16;
