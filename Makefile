@@ -21,8 +21,8 @@ WITHOUT_GPU := benchmarks cli examples integrations _backends/test_native.py dat
 SANITIZED := $(addprefix tests/_backends/test_,native.py native_axes.py finish.py contract.py) \
     $(addprefix tests/test_,nearest.py instances.py)
 
-# Behind the standard library: some package brings an old argparse.
-PYTEST_WITHOUT_SITE := import sys, sysconfig; sys.path.append(sysconfig.get_path("purelib")); \
+# Packages behind the standard library, of which one brings an old argparse; not the sources, which -c would add.
+PYTEST_WITHOUT_SITE := import os, sys; sys.path[:1] = []; sys.path.append(os.environ["PURELIB"]); \
     import pytest; sys.exit(pytest.main(sys.argv[1:]))
 
 .DEFAULT_GOAL := help
@@ -100,7 +100,7 @@ sanitize: $(STAMP)  ## the native backend's tests with its kernel built under AS
 	rm -rf build/sanitize
 	$(BIN)/pip install --quiet --no-deps --target build/sanitize -C build-dir=build/sanitize-cmake \
 	    -C cmake.define.FASTSDM_SANITIZE=ON .
-	PYTHONPATH=build/sanitize \
+	PURELIB=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') PYTHONPATH=build/sanitize \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BIN)/python -S -c '$(PYTEST_WITHOUT_SITE)' $(SANITIZED) \
 	    -k "(native or finish or nearest or instances) and not scipy"
