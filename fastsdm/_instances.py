@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import cast
 
-import numpy as np
 import torch
 
 from fastsdm import _validate
