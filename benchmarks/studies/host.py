@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -21,12 +22,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from benchmarks.report.markdown import table
 
-#: Run in a process of its own, so that it can import another build; names of modules are those of either.
-_PROBE = '''
+#: Runs in a process of its own, so that it can import another build; names of modules are those of either.
+_COMMON = '''
 import importlib, json, sys, time, torch, fastsdm
 torch.set_num_threads(1)
 
@@ -51,10 +53,10 @@ def microseconds(call, seconds=0.25):
 def quick(times):
     """The 20th percentile: what else the machine does makes a call slower, never quicker."""
     return sorted(times)[len(times) // 5] * 1e6
-
+'''
+_PROBE = '''
 launcher = named("fastsdm._backends.triton_launcher", "fastsdm.backends._triton")
 registry = named("fastsdm._backends.registry", "fastsdm.registry")
-launch = launcher._launch
 small, cpu = torch.zeros(4, 4, 4, dtype=torch.uint8), torch.device("cpu")
 small[1:3, 1:3, 1:3] = 1
 batch = torch.zeros(2, 32, 32, 32, dtype=torch.uint8)
@@ -123,28 +125,34 @@ triton = {
 }
 for name, options in triton.items():
     result[name] = microseconds(lambda: fastsdm.signed_distance(batch, backend="triton", **options))
-on_cuda = torch.cuda.is_available()
-if on_cuda:
-    launcher._launch = launch
-    batch, one = batch.cuda(), torch.zeros(1, device="cuda")
-cuda = {
+print(json.dumps(result))
+'''
+#: In another process: kernels are either interpreted, as the rows without launches need, or run on the GPU.
+_CUDA_PROBE = """
+batch = torch.zeros(2, 32, 32, 32, dtype=torch.uint8, device="cuda")
+one = torch.zeros(1, device="cuda")
+calls = {
     "CUDA: an empty torch kernel": lambda: one.add_(0),
     "CUDA: triton": lambda: fastsdm.signed_distance(batch, backend="triton"),
     "CUDA: triton, empty='zero'": lambda: fastsdm.signed_distance(batch, empty="zero", backend="triton"),
     "CUDA: triton, prefetched": lambda: fastsdm.prefetch(batch, backend="triton").result(),
 }
-for name, call in cuda.items():
-    result[name] = microseconds(call) if on_cuda else None
-print(json.dumps(result))
-'''
+print(json.dumps({name: microseconds(call) for name, call in calls.items()}))
+"""
+_CUDA_ROWS = re.findall(r'"(CUDA: [^"]+)"', _CUDA_PROBE)
 
 
 def _probe(build: Path | None) -> dict[str, float | None]:
-    environment = dict(os.environ)
-    environment.pop("FASTSDM_BACKEND", None)
-    command = [sys.executable, "-c", _PROBE, *(["steps"] if build is None else [])]
-    # The path without launches is reached on the CPU where the kernels are to be interpreted.
-    environment["TRITON_INTERPRET"] = "1"
+    steps = ["steps"] if build is None else []
+    measured = _measured(build, _PROBE, *steps, TRITON_INTERPRET="1")
+    on_cuda = _measured(build, _CUDA_PROBE) if torch.cuda.is_available() else dict.fromkeys(_CUDA_ROWS)
+    return {**measured, **on_cuda}
+
+
+def _measured(build: Path | None, probe: str, *arguments: str, **variables: str) -> dict[str, float | None]:
+    inherited = {k: v for k, v in os.environ.items() if k not in ("FASTSDM_BACKEND", "TRITON_INTERPRET")}
+    environment = {**inherited, **variables}
+    command = [sys.executable, "-c", _COMMON + probe, *arguments]
     if build is not None:  # without site an editable install of this tree stays out of the way
         command.insert(1, "-S")
         environment["PYTHONPATH"] = os.pathsep.join((str(build.resolve()), sysconfig.get_path("purelib")))
