@@ -180,9 +180,7 @@ def float_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> 
 
     Nothing is checked where it would stall an accelerator, nor while a graph is traced or mapped over.
     """
-    if target.device.type != "cpu" or not target.is_floating_point():
-        return
-    if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(target):
+    if not target.is_floating_point() or not _may_be_read(target):
         return
     if target.isnan().any():
         raise ValueError(f"{name}: must not contain NaN")
@@ -218,7 +216,17 @@ def integer_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -
     float_labels(target, whole=whole, name=name)
     if target.is_floating_point():
         return target.round().long() if whole else target > 0.5
-    return target > 0 if target.dtype.is_signed and not whole else target
+    if whole or not target.dtype.is_signed:
+        return target
+    has_negative = not _may_be_read(target) or target.numel() == 0 or bool(target.amin() < 0)
+    return target > 0 if has_negative else target  # read as it is: reading is cheaper than a copy
+
+
+def _may_be_read(values: torch.Tensor) -> bool:
+    """Whether a look at the values neither stalls an accelerator nor breaks a graph or a batch apart."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return not torch._C._functorch.is_batchedtensor(values)
 
 
 def class_values(classes: object, dtype: torch.dtype) -> list[int]:

@@ -118,7 +118,7 @@ def test_classes(classes, error, message) -> None:
 
 @pytest.mark.parametrize("border", [None, 1, "yes"])
 def test_black_border(border) -> None:
-    with pytest.raises(TypeError, match=f"black_border: must be a bool, got {border!r}"):
+    with pytest.raises(TypeError, match=f"black_border: must be True or False, got {border!r}"):
         fastsdm.instance_distance(LABELS, black_border=border)
 
 

@@ -137,10 +137,10 @@ def test_without_it_nothing_is_known_beyond_the_border() -> None:
     assert near == [1, -1, -1, -1, -1, -1]
 
 
-@pytest.mark.parametrize("value", [1, None, np.bool_(True), "yes"])
+@pytest.mark.parametrize("value", [1, None, 1.0, "yes"])
 @pytest.mark.parametrize("function", [fastsdm.signed_distance, fastsdm.distance_transform])
 def test_anything_but_a_bool_is_refused(function, value) -> None:
-    with pytest.raises(TypeError, match="black_border: must be a bool, got"):
+    with pytest.raises(TypeError, match="black_border: must be True or False, got"):
         function(np.ones((3, 4, 5)), black_border=value)
     for shape, border in itertools.product([(0, 4, 5), (2, 3, 0, 5)], (True, False)):
         assert function(np.ones(shape), black_border=border).shape == shape

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastsdm._files.errors import FileError, UnusablePathError
+from fastsdm._files.output import PARTIAL
 
 if sys.platform != "win32":  # Windows neither opens nor locks directories
     import fcntl
 
-_PARTIAL = ".fastsdm-partial-directory-"
-_REPLACED = ".fastsdm-replaced-directory-"
+_REPLACED = ".fastsdm-replaced-"
 
 
 def check_output_directory(path: Path, source: Path, *, force: bool) -> None:
@@ -57,7 +57,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
         FileError: it cannot be written; the message names ``path``.
     """
     target = path.resolve()
-    temporary, replaced = (target.with_name(prefix + target.name) for prefix in (_PARTIAL, _REPLACED))
+    temporary, replaced = (target.with_name(prefix + target.name) for prefix in (PARTIAL, _REPLACED))
     try:
         temporary.mkdir(exist_ok=True)
         with _locked(temporary, path):
@@ -76,21 +76,29 @@ def whole_directory(path: Path) -> Iterator[Path]:
         raise FileError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def remove_leftover_directories(parent: Path) -> None:
-    """Remove what killed runs left half-written, and give back what they moved away last."""
-    prefixes = (_PARTIAL, _REPLACED)
-    names = {found.name[len(prefix) :] for prefix in prefixes for found in parent.glob(f"{prefix}*")}
-    for name in names:
+def remove_leftover_directories(parent: Path) -> list[Path]:
+    """Remove what killed runs left half-written, and give back what they moved away last.
+
+    Returns:
+        The directories that were removed.
+    """
+    prefixes = (PARTIAL, _REPLACED)
+    found = [path for prefix in prefixes for path in parent.glob(f"{prefix}*") if path.is_dir()]
+    removed = []
+    for name in {path.name.removeprefix(PARTIAL).removeprefix(_REPLACED) for path in found}:
         temporary, replaced, target = (parent / f"{prefix}{name}" for prefix in (*prefixes, ""))
         descriptor = _lock(temporary) if temporary.exists() else None
-        if descriptor is None and temporary.exists():  # a running process writes it
+        if descriptor is None and temporary.exists() and sys.platform != "win32":  # a process is writing it
             continue
         if replaced.exists() and not target.exists():  # killed between two renames
             replaced.rename(target)
         for rest in (temporary, replaced):
-            shutil.rmtree(rest, ignore_errors=True)
+            if rest.exists():
+                shutil.rmtree(rest, ignore_errors=True)
+                removed.append(rest)
         if descriptor is not None:
             os.close(descriptor)
+    return removed
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from fastsdm import _files
 from fastsdm._files import directory
+from fastsdm._files.output import PARTIAL
 
 zarr = pytest.importorskip("zarr")
 
@@ -172,7 +173,7 @@ def store(path: Path, text: str) -> Path:
 def test_a_run_killed_between_two_renames_loses_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     store(tmp_path / f"{directory._REPLACED}out.zarr", "old")
-    store(tmp_path / f"{directory._PARTIAL}out.zarr", "new")
+    store(tmp_path / f"{PARTIAL}out.zarr", "new")
     _files.check_output_directory(out, tmp_path / "in.zarr", force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
     assert (out / "zarr.json").read_text() == "old"
@@ -203,6 +204,6 @@ def test_a_running_process_keeps_its_directory(tmp_path: Path) -> None:
 
 
 def test_stale_parts_do_not_reach_the_new_store(tmp_path: Path) -> None:
-    (tmp_path / f"{directory._PARTIAL}out.zarr" / "c").mkdir(parents=True)
+    (tmp_path / f"{PARTIAL}out.zarr" / "c").mkdir(parents=True)
     with _files.whole_directory(tmp_path / "out.zarr") as temporary:
         assert not list(temporary.iterdir())
