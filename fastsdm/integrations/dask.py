@@ -52,7 +52,7 @@ def signed_distance(
 
     Args:
         labels: 2 or 3 axes, boolean or integer, chunks of any shape.
-        classes: None for a mask (non-zero inside), K for the labels 0 to K-1, or the label values themselves.
+        classes: None for a mask (inside above 0), K for the labels 0 to K-1, or the label values themselves.
         spacing: voxel size: one number or one per axis.
         convention: as in :func:`fastsdm.signed_distance`.
         max_distance: the map is clamped to it; a class that is absent reads ``max_distance``.

@@ -149,7 +149,7 @@ class RandCropWithSignedDistanced(Randomizable, MapTransform):
 
     The crop is the one you have: ``RandCropByPosNegLabeld``, ``RandSpatialCropd``, ... Its place is read from
     the affine of the cropped label map. The map is computed from the crop and the voxels around it that
-    ``max_distance`` reaches, so it costs about as much as that of the patch alone; nothing is cached.
+    ``max_distance`` reaches; nothing is cached.
 
     Args:
         crop: a dictionary transform that crops the label map, among others.

@@ -1,4 +1,4 @@
-"""Surface metrics of segmentations, measured through exact distance maps on the labels' device."""
+"""Metrics of segmentations: Hausdorff distance, average surface distance, surface Dice, Dice."""
 
 from fastsdm.metrics._accumulate import (
     DiceMetric,

@@ -31,8 +31,8 @@ def compute_hausdorff_distance(
     """Compute the Hausdorff distance between the surfaces of prediction and reference.
 
     The largest distance (or its ``percentile``, as in HD95) from a surface element of one mask to the surface
-    of the other, the larger of both directions. Huttenlocher et al. 1993, doi:10.1109/34.232073. The values
-    are those of ``monai.metrics.compute_hausdorff_distance``, whose arguments come first.
+    of the other, in the direction where it is larger. Huttenlocher et al. 1993, doi:10.1109/34.232073. The
+    values are those of ``monai.metrics.compute_hausdorff_distance``, whose arguments come first.
 
     Args:
         y_pred: prediction, one channel per class ``[B, C, *S]``, inside where non-zero (floats: above 0.5);
@@ -43,8 +43,9 @@ def compute_hausdorff_distance(
         percentile: None for the maximum, else above 0 and at most 100; linear between two distances.
         directed: measure from the prediction to the reference only.
         spacing: voxel size: None for 1, a number, one per spatial axis, or one such row per sample.
-        ignore_index: label of voxels that belong to neither mask; that class itself reads NaN. With one
-            channel per class a number that is no channel stands for voxels without any class in ``y``.
+        ignore_index: label of voxels that belong to neither mask; the result of that class itself is NaN.
+            With one channel per class, a number outside the range of channels stands for the voxels of ``y``
+            that have no class.
         options: ``num_classes`` (None): both inputs are label maps with labels from 0 to ``num_classes - 1``.
             ``use_subvoxels`` (False): surface elements lie between voxel centres and count with their area,
             as in :func:`compute_surface_dice`; the percentile is then that of the area. ``backend``
@@ -78,13 +79,14 @@ def compute_average_surface_distance(
 
     Args:
         y_pred: as in :func:`compute_hausdorff_distance`.
-        y: as there.
-        include_background: as there.
+        y: as in :func:`compute_hausdorff_distance`.
+        include_background: as in :func:`compute_hausdorff_distance`.
         symmetric: average over the elements of both surfaces (ASSD), not the prediction's alone.
-        distance_metric: as there.
-        spacing: as there.
-        ignore_index: as there.
-        options: as there; with ``use_subvoxels`` the average is weighted by area.
+        distance_metric: as in :func:`compute_hausdorff_distance`.
+        spacing: as in :func:`compute_hausdorff_distance`.
+        ignore_index: as in :func:`compute_hausdorff_distance`.
+        options: as in :func:`compute_hausdorff_distance`; with ``use_subvoxels`` the average is weighted by
+            area.
 
     Returns:
         ``[B, K]`` float32 in the units of ``spacing``, on the inputs' device. NaN where both masks are empty,
@@ -115,16 +117,16 @@ def compute_surface_dice(
 
     Args:
         y_pred: as in :func:`compute_hausdorff_distance`.
-        y: as there.
+        y: as in :func:`compute_hausdorff_distance`.
         class_thresholds: tolerance of each class that counts, in the units of ``spacing``.
-        include_background: as there.
-        distance_metric: as there.
-        spacing: as there.
+        include_background: as in :func:`compute_hausdorff_distance`.
+        distance_metric: as in :func:`compute_hausdorff_distance`.
+        spacing: as in :func:`compute_hausdorff_distance`.
         use_subvoxels: False: a surface is the inside voxels with a face neighbour outside, all counting
             alike. True: it passes between the voxel centres, and each element counts with its area
             (DeepMind's definition).
-        ignore_index: as there.
-        options: ``num_classes`` and ``backend``, as there.
+        ignore_index: as in :func:`compute_hausdorff_distance`.
+        options: ``num_classes`` and ``backend``, as in :func:`compute_hausdorff_distance`.
 
     Returns:
         ``[B, K]`` float32 from 0 to 1, on the inputs' device. NaN where both masks are empty, 0 where one is.
@@ -152,10 +154,10 @@ def compute_dice(
 
     Args:
         y_pred: as in :func:`compute_hausdorff_distance`.
-        y: as there.
-        include_background: as there.
-        ignore_index: as there.
-        num_classes: as there.
+        y: as in :func:`compute_hausdorff_distance`.
+        include_background: as in :func:`compute_hausdorff_distance`.
+        ignore_index: as in :func:`compute_hausdorff_distance`.
+        num_classes: as in :func:`compute_hausdorff_distance`.
 
     Returns:
         ``[B, K]`` float32 from 0 to 1, on the inputs' device; NaN where both masks are empty.
