@@ -34,11 +34,11 @@ def instance_distance(
             rounded as in :func:`fastsdm.signed_distance` with ``classes``.
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
-        max_distance: larger distances read ``max_distance``.
-        black_border: whether beyond the volume lies another label, so that no distance exceeds that to one
-            voxel past the border. By default the border is no boundary: an instance that is cut by it is
-            measured to the other labels in the volume only.
-        background: voxels of this label read 0, and count as another label to every instance.
+        max_distance: larger distances become ``max_distance``.
+        black_border: whether another label lies beyond the volume, so that no distance is larger than that
+            to the first voxel past the border. By default distances are measured to voxels in the volume
+            only, also in an instance that the border cuts.
+        background: label whose voxels are 0 in the result, and another label to every instance.
         backend: ``"auto"``, ``"native"`` or ``"scipy"`` on the CPU, ``"torch"`` on any device.
 
     Returns:

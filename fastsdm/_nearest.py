@@ -25,26 +25,26 @@ def nearest(
     max_distance: float | None = None,
     backend: str = "auto",
 ) -> ArrayT:
-    """Find the nearest voxel of the other phase: the one that each voxel's distance is measured to.
+    """Find, for each voxel, the nearest voxel of the other phase, to which its distance is measured.
 
-    Outside a class that is the nearest voxel of the class, inside it the nearest voxel that is not of the
-    class. Distances run between voxel centres, in the units of ``spacing``.
+    For a voxel outside a class that is the nearest voxel of the class; for one inside, the nearest voxel
+    that is not of the class. Distances run between voxel centres, in the units of ``spacing``.
 
     Args:
         target: torch tensor, numpy array or cupy array of shape ``[..., *S]``, where ``S`` is the last
             ``spatial_dims`` axes: a mask, or with ``classes`` a label map, both read as in
-            :func:`fastsdm.signed_distance`: inside of a mask are integers above 0 and floats above 0.5.
+            :func:`fastsdm.signed_distance`. In a mask integers above 0 and floats above 0.5 are inside.
         classes: None for a mask; K for the label values 0 to K-1; or the label values themselves.
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
-        max_distance: voxels farther away are not looked for.
+        max_distance: voxels farther away are not searched.
         backend: ``"auto"``; ``"native"`` or ``"scipy"`` on the CPU, ``"triton"`` on a GPU, ``"torch"``
             anywhere.
 
     Returns:
         Same kind and device as ``target``: int32 indices ``[..., ndim, *S]``, with ``classes``
         ``[..., K, ndim, *S]``; -1 where there is no such voxel, or none within ``max_distance``. Of several
-        equally near voxels any may be returned; a backend always returns the same.
+        equally near voxels any may be returned; one backend always returns the same.
 
     Raises:
         TypeError: an argument of a type that cannot be used.
@@ -81,16 +81,16 @@ def nearest_label(
     Args:
         labels: torch tensor, numpy array or cupy array of shape ``[..., *S]``, bool, integers, or floats that
             hold whole numbers.
-        spatial_dims: 2 or 3: how many of the last axes are spatial.
+        spatial_dims: 2 or 3; the last axes are spatial.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
-        max_distance: background voxels farther from every label keep the background.
-        background: the label that is filled.
+        max_distance: background voxels that are farther from every label keep ``background``.
+        background: the label that is replaced.
         backend: ``"auto"``; ``"native"`` or ``"scipy"`` on the CPU, ``"triton"`` on a GPU, ``"torch"``
             anywhere.
 
     Returns:
-        Labels of the same kind, device, dtype and shape. A voxel between equally near labels gets any of
-        them, the same on every call. A volume without a label keeps the background.
+        Labels of the kind, device, dtype and shape of ``labels``. Of several equally near labels any may be
+        taken, by one backend always the same. A volume without a label keeps ``background``.
 
     Raises:
         TypeError, ValueError, BackendUnavailableError: as in :func:`nearest`.

@@ -56,12 +56,13 @@ def prefetch(target: ArrayT, **options: Unpack[MapOptions]) -> Prefetched[ArrayT
     """Start the signed distance map of a target and return at once.
 
     Call it before the forward pass and hand the result to the loss; ``loss.prefetch`` does so with the loss's
-    own settings. It helps where the map takes long beside a few microseconds: large volumes on the CPU while
-    the network runs on a GPU, or cuCIM. It does not help a step that the host bounds.
+    own settings. It helps where the map takes far longer than the few microseconds of the hand-over: large
+    volumes on the CPU while the network runs on a GPU, or cuCIM. It does not help a step that is limited by
+    the host.
 
-    On CUDA the map is computed on a stream of its own, after all that the current stream holds by now;
-    elsewhere by a worker thread. With ``"auto"`` the choice of :func:`fastsdm.use_backend` that is in force
-    at this call counts.
+    On CUDA the map is computed on a second stream, after everything queued on the current stream so far;
+    elsewhere by a worker thread. With ``"auto"`` the backend is the one that :func:`fastsdm.use_backend` has
+    chosen when this function is called.
 
     The target must not be written to before ``result()`` has been called; it may be freed.
 

@@ -28,10 +28,10 @@ def signed_distance(
     dtype: object = None,
     backend: str = "auto",
 ) -> ArrayT:
-    """Exact Euclidean signed distance map of a mask or a label map, computed where the target lives.
+    """Compute the exact Euclidean signed distance map of a mask or a label map, on the target's device.
 
     Distances run between voxel centres, in the units of ``spacing``; negative is inside. The map has no
-    gradient. Under ``torch.vmap`` all mapped calls are one batched call. The default convention is that of
+    gradient. Under ``torch.vmap`` all mapped calls become one batched call. The default convention is that of
     the boundary loss (Kervadec et al., Medical Image Analysis 67, 2021, doi:10.1016/j.media.2020.101851).
 
     Args:
@@ -41,25 +41,25 @@ def signed_distance(
             to it. On the CPU NaN and other values are refused; elsewhere, and under ``torch.vmap`` and
             ``torch.compile``, values are not checked.
         classes: None for a mask; K for the label values 0 to K-1; or the label values themselves.
-            Labels that no class names count as outside of all.
+            Voxels with any other label are outside of all classes.
         spatial_dims: 2 or 3.
         spacing: voxel size: a number, one per spatial axis, or one such row per sample, shaped like the
             first leading axes. A tensor must be on the CPU.
         convention: ``"kervadec"`` (inside ``-(d_in - h)``, ``h`` the smallest spacing),
             ``"kervadec-literal"`` (``-(d_in - 1)`` whatever the spacing), ``"plain"`` (``-d_in``) or
             ``"midline"`` (``d - h/2`` on both sides).
-        empty: what a class reads that has no inside (``+``) or no outside voxel (``-``): ``"inf"``,
-            ``"zero"``, ``"max"`` (``max_distance``, or else the volume's diagonal) or ``"raise"`` (waits for
-            the device).
+        empty: value for a class without inside (``+``) or without outside (``-``) voxels: ``"inf"``,
+            ``"zero"``, ``"max"`` (``max_distance``, or else the volume's diagonal); or ``"raise"``, a
+            ``ValueError``, for which the host waits for the device.
         max_distance: the result is clamped to ``[-max_distance, max_distance]``, infinities included, and
             backends may stop searching there.
-        ignore_index: label of voxels that are neither inside nor outside of any class, and read 0: distances
-            run to the nearest voxel that is known. Costs a second map.
-        black_border: whether all that lies beyond the volume is outside of every class, so that no voxel
-            inside is farther from the outside than from the first voxel past the border. By default nothing
-            is known beyond the border, and no distance runs there. Costs a copy of the labels.
+        ignore_index: label of voxels that are neither inside nor outside of any class. No distance is
+            measured to them, and the map is 0 at them. Costs a second map.
+        black_border: whether everything beyond the volume is outside of every class. An inside voxel is then
+            at most as far from the outside as from the first voxel past the border. By default nothing is
+            known beyond the border, and no distance is measured to it. Costs a copy of the labels.
         dtype: of the result: float32 (None), float64, float16 or bfloat16. Distances are computed in float32.
-        backend: ``"auto"``, or the name of one, which then works or raises.
+        backend: ``"auto"``, or the name of a backend, which then makes the map or raises.
 
     Returns:
         Same kind and device as ``target``: ``[..., *S]`` for a mask, ``[..., K, *S]`` with ``classes``.
@@ -96,17 +96,18 @@ def distance_transform(
     black_border: bool = False,
     backend: str = "auto",
 ) -> ArrayT:
-    """Distance of each non-zero voxel to the nearest zero voxel, batched.
+    """Compute the distance of each non-zero voxel to the nearest zero voxel, batched.
 
-    Means what ``scipy.ndimage.distance_transform_edt`` means, except where a volume has no zero voxel: there
-    every voxel reads ``inf`` (or ``max_distance``).
+    The result is that of ``scipy.ndimage.distance_transform_edt``, except in a volume without a zero voxel:
+    there every voxel is ``inf`` (or ``max_distance``).
 
     Args:
-        mask: torch tensor, numpy array or cupy array of shape ``[..., *S]``; non-zero is measured.
-        spatial_dims: 2 or 3: how many of the last axes are spatial.
+        mask: torch tensor, numpy array or cupy array of shape ``[..., *S]``, where ``S`` is the
+            last ``spatial_dims`` axes. All non-zero voxels are measured, negative ones included.
+        spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`signed_distance`.
-        max_distance: distances beyond it read ``max_distance``.
-        black_border: whether all that lies beyond the volume is zero.
+        max_distance: larger distances become ``max_distance``.
+        black_border: whether everything beyond the volume is zero.
         backend: ``"auto"``, or the name of one.
 
     Returns:

@@ -47,7 +47,8 @@ class BackendStatus:
         devices: types of the devices present here on which it runs.
         reason: why it runs nowhere here, and the fix; None where it runs somewhere.
         automatic_on: types of the devices present here on which ``backend="auto"`` takes it.
-        instruction_set: the CPU's vector instructions that it uses, such as "avx512"; None if it has no say.
+        instruction_set: the vector instructions of the CPU that it uses, such as "avx512"; None where it does
+            not choose them.
     """
 
     name: str
@@ -68,10 +69,10 @@ class BackendStatus:
 
 
 def backends() -> dict[str, BackendStatus]:
-    """Every backend by name: where it could run on this machine, or why it cannot and the fix.
+    """Return every backend by name: where it could run on this machine, or why it cannot and the fix.
 
-    Looks again at what ``backend="auto"`` should take, so that a package that was installed after the
-    process's first map counts from here on.
+    Also renews the choice of ``backend="auto"``: a package that was installed after the process's first map
+    is found.
     """
     found.clear()
     present = _devices_present()
@@ -144,7 +145,7 @@ def _available(name: str, device: torch.device) -> Backend:
 def use_backend(name: str) -> Iterator[None]:
     """Make ``name`` the backend of every call in the block that does not name one itself.
 
-    The choice holds for the current thread (or asynchronous task) and goes before the environment
+    The choice holds for the current thread (or asynchronous task) and has precedence over the environment
     variable ``FASTSDM_BACKEND``. ``"auto"`` restores the automatic choice.
 
     Raises:
