@@ -15,7 +15,7 @@ Shape: TypeAlias = Literal["linear", "cosine"]
 
 
 class Weights(NamedTuple):
-    """What the two losses are multiplied with before they are added."""
+    """Factors of the region loss and the boundary loss in their sum."""
 
     region: float
     boundary: float
@@ -47,7 +47,7 @@ class Schedule:
         raise NotImplementedError
 
     def step(self) -> None:
-        """Go on by one step; call it at the end of every epoch."""
+        """Advance by one step; call it at the end of every epoch."""
         self._go_to(self.steps_taken + 1)
 
     def set_epoch(self, epoch: int) -> None:
@@ -67,10 +67,10 @@ class Schedule:
         return {"steps_taken": self.steps_taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the checkpoint was made.
+        """Restore the position that :meth:`state_dict` saved.
 
         Raises:
-            ValueError: the state is not one of a schedule.
+            ValueError: ``state`` is not the state of a schedule.
         """
         if set(state) != {"steps_taken"}:
             raise ValueError(f"state: must hold 'steps_taken' and nothing else, got {sorted(state)}")
@@ -138,8 +138,8 @@ class Increase(_Ramp):
 
     Args:
         start: first ``alpha``.
-        end: last ``alpha``, which stays.
-        steps: from the first to the last.
+        end: last ``alpha``, kept from then on.
+        steps: number of steps from ``start`` to ``end``.
         shape: ``"linear"``, or ``"cosine"``: slow at both ends.
 
     Raises:
@@ -166,8 +166,8 @@ class Rebalance(_Ramp):
 
     Args:
         start: first ``alpha``.
-        end: last ``alpha``, which stays; 0.99 keeps a little of the region loss.
-        steps: from the first to the last.
+        end: last ``alpha``, kept from then on; 0.99 keeps 0.01 of the region loss.
+        steps: number of steps from ``start`` to ``end``.
         shape: ``"linear"``, or ``"cosine"``: slow at both ends.
 
     Raises:

@@ -46,21 +46,22 @@ class DistanceMapLoss(SharedSettings):
         ignore_mask: torch.Tensor | None = None,
         class_weights: ClassWeights | None = None,
     ) -> torch.Tensor:
-        """The loss; its gradient reaches the prediction only.
+        """Compute the loss; its gradient reaches the prediction only.
 
         Args:
-            input: the prediction ``[B, C, *S]`` with 2 or 3 spatial axes; float16 and bfloat16 are computed
-                with in float32.
+            input: the prediction ``[B, C, *S]`` with 2 or 3 spatial axes; float16 and bfloat16 are
+                converted to float32.
             target: a label map ``[B, *S]`` or ``[B, 1, *S]``; or one channel per class or region,
                 ``[B, C, *S]``, inside above 0.5; floats from 0 to 1, which the losses that compare with the
                 target take as soft labels. With C = 1 all three are a mask.
             spacing: voxel size of this batch, instead of the constructor's.
             distance_map: the target's map, ``[B, K, *S]`` or with all C channels, floats or integers; or
                 what :func:`fastsdm.prefetch` returned. It is normalized and masked like one computed here,
-                and infinities in it follow ``empty="zero"``; all else is its maker's choice.
+                and infinities in it are set to 0 under ``empty="zero"``. A map that records its settings is
+                refused if they differ from the loss's; any other map is taken as it is.
             ignore_mask: ``[B, *S]`` or ``[B, 1, *S]``, non-zero at voxels to ignore like ``ignore_index``;
-                or one channel per class, ``[B, C, *S]``, as where a class is not annotated. Neither
-                prediction nor target need be finite where all classes are ignored.
+                or one channel per class, ``[B, C, *S]``, where classes are not annotated. Prediction and
+                target may be NaN or infinite where all classes are ignored.
             class_weights: of this batch, ``[K]`` or ``[B, K]``, instead of the constructor's. A tensor may
                 be on the prediction's device; its values are checked on the CPU only.
 
@@ -114,7 +115,7 @@ class DistanceMapLoss(SharedSettings):
         spacing: SpacingLike | None = None,
         ignore_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The target's map as ``forward`` would compute it, to hand in as its ``distance_map``.
+        """Compute the target's map as ``forward`` would, for its argument ``distance_map``.
 
         Args:
             target: as in ``forward``.
@@ -124,7 +125,7 @@ class DistanceMapLoss(SharedSettings):
             ignore_mask: as in ``forward``.
 
         Returns:
-            ``[B, K, *S]`` float32, of the channels that count.
+            ``[B, K, *S]`` float32, of the channels the loss uses.
 
         Raises:
             TypeError, ValueError: as in ``forward``.

@@ -16,11 +16,11 @@ from fastsdm.targets._components import boxes, component_cells, component_weight
 
 
 class ComponentwiseLoss(torch.nn.Module):
-    """Mean of a loss over the connected components of the target.
+    """Compute the mean of a loss over the connected components of the target.
 
-    Small components count as much as large ones. Every component of a class owns the voxels that are nearer
-    to it than to any other component of that class, and the loss is computed in each such cell as if the
-    cell were the volume: ``1/N sum_c L(cell_c)`` for N components, with the value that the loss has with
+    Small components count as much as large ones. The cell of a component holds the voxels that are nearer to
+    it than to any other component of its class. The loss is computed in each cell as if the cell were the
+    volume: ``1/N sum_c L(cell_c)`` for N components, with the value that the loss has with
     ``reduction="none"``. This is what CC-metrics do to a metric (Jaus et al. 2024, arXiv:2410.18684).
     Components are those of full connectivity, found on the CPU by scipy: on an accelerator the target is
     copied, and the device waits.
@@ -29,14 +29,16 @@ class ComponentwiseLoss(torch.nn.Module):
         loss: a loss of :mod:`fastsdm.losses` that takes a ``distance_map``, such as :class:`BoundaryLoss` or
             :class:`HausdorffDTLoss`, or any function of prediction and target that returns a value per
             voxel, ``[B, *S]`` or ``[B, C, *S]``, such as ``torch.nn.CrossEntropyLoss(reduction="none")``.
-            What a loss of fastsdm says about ``reduction``, ``spacing``, classes and ignored voxels holds.
-            In the cells of a class the target's distances are those of the whole volume; the distances of
-            :class:`HausdorffDTLoss` to the prediction are of what lies in the cell.
+            ``reduction``, ``spacing``, classes and ignored voxels are those of the loss of fastsdm; its
+            ``batch`` must be False and its ``normalize`` None. The target's distances are those in the whole
+            volume. The distances to the prediction in :class:`HausdorffDTLoss` are those to what the
+            prediction holds in the cell.
         reduction: for a function: ``"mean"`` or ``"sum"`` over samples and channels, or ``"none"``.
-        backend: that finds the nearest component, as in :func:`fastsdm.nearest_label`.
+        backend: finds the nearest component, as in :func:`fastsdm.nearest_label`.
 
     Raises:
-        TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
+        TypeError: ``loss`` is not callable, or an argument of a type that cannot be used.
+        ValueError: an argument out of its range; the message names argument, rule and value.
     """
 
     def __init__(
@@ -68,13 +70,13 @@ class ComponentwiseLoss(torch.nn.Module):
         spacing: SpacingLike | None = None,
         ignore_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss; its gradient reaches the prediction only.
+        """Compute the loss; its gradient reaches the prediction only.
 
         Args:
             input: the prediction ``[B, C, *S]`` with 2 or 3 spatial axes.
-            target: a label map ``[B, *S]`` or ``[B, 1, *S]``, or one channel per class ``[B, C, *S]``. To a
-                function it is handed on as it is; where its values are ``[B, *S]`` or ``[B, 1, *S]`` all
-                labels but 0 are one class.
+            target: a label map ``[B, *S]`` or ``[B, 1, *S]``, or one channel per class ``[B, C, *S]``. A
+                function gets it unchanged; where the function's values are ``[B, *S]`` or ``[B, 1, *S]``,
+                all labels except 0 form one class.
             spacing: voxel size of this batch.
             ignore_mask: as a loss of fastsdm takes it.
 

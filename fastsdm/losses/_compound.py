@@ -15,21 +15,22 @@ from fastsdm.schedules import Constant, Schedule
 
 
 class RegionBoundaryLoss(torch.nn.Module):
-    """A region loss plus a boundary loss, weighed by a schedule.
+    """Add a region loss and a boundary loss, with the weights of a schedule.
 
     The boundary loss alone has trivial solutions for absent classes, so Kervadec et al.
     (doi:10.1016/j.media.2020.101851) train with a region loss beside it and shift the weight to
     the boundary over the epochs. Call ``loss.schedule.step()`` at the end of every epoch and read
-    ``loss.schedule.weights`` for the log. ``state_dict`` holds the schedule's position as a tensor; a
-    checkpoint without it loads and leaves the position alone, which ``loss.schedule.set_epoch(n)`` sets.
+    ``loss.schedule.weights`` for the log. ``state_dict`` holds the schedule's position as a tensor. A
+    checkpoint without it can be loaded and does not change the position; ``loss.schedule.set_epoch(n)`` does.
 
     Args:
-        region: called as ``region(input, target)``: a Dice or cross-entropy loss, say.
+        region: called as ``region(input, target)``, such as a Dice or cross-entropy loss.
         boundary: any loss of :mod:`fastsdm.losses`.
         schedule: of :mod:`fastsdm.schedules`; None is ``Constant()``.
 
     Raises:
-        TypeError: the region loss is not callable or the schedule is none.
+        TypeError: ``region`` is not callable, ``boundary`` is not a module, or ``schedule`` is not one of
+            :mod:`fastsdm.schedules`.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class RegionBoundaryLoss(torch.nn.Module):
         ignore_mask: torch.Tensor | None = None,
         class_weights: ClassWeights | None = None,
     ) -> torch.Tensor:
-        """The weighted sum; the keyword arguments go to the boundary loss.
+        """Compute the weighted sum; the keyword arguments go to the boundary loss.
 
         Args:
             input: the prediction, as both losses take it.

@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 
 class SharedSettings(torch.nn.Module):
-    """What every loss can be told.
+    """Settings that all losses share.
 
     Args:
         include_background: whether channel 0 counts.
-        to_onehot_y: insist on the target being a label map; without it the shape decides.
+        to_onehot_y: refuse a target that is not a label map; by default the target's shape decides.
         sigmoid: apply a sigmoid to the prediction.
         softmax: apply a softmax over the channels to the prediction.
         other_act: apply this function to the prediction instead.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, over samples and classes.
         batch: average over the batch before the reduction.
-        classes: the channels that count, instead of what ``include_background`` says; K is their number.
-            A softmax is over all channels still.
-        class_weights: what each class's value is multiplied with before the reduction: K numbers, or one
-            row per sample, ``[B, K]``, with 0 where a class is not annotated. None weighs all alike.
-        spacing: voxel size, when ``forward`` is given none: a number, one per spatial axis, or ``[B, ndim]``.
-            None is that of a map that is handed in and knows it, else 1.
+        classes: indices of the K channels the loss uses, instead of ``include_background``. A softmax still
+            runs over all channels.
+        class_weights: factors of the classes' values before the reduction: K numbers, or one row per sample,
+            ``[B, K]``, with 0 where a class is not annotated. None: all 1.
+        spacing: default of ``forward``'s ``spacing``: voxel size as a number, one per spatial axis, or
+            ``[B, ndim]``. None: that of the ``distance_map``, if it records one, else 1.
         convention: of the map, as in :func:`fastsdm.signed_distance`.
-        empty: what an absent class, or one that fills the volume, weighs: ``"zero"`` (nothing: the other
-            classes supervise these voxels), ``"max"``, ``"raise"``, or with ``max_distance`` also ``"inf"``.
-        max_distance: clamp of the map, in the units of ``spacing``.
+        empty: value of the map for a class that is absent or fills the volume: ``"zero"`` (the other classes
+            supervise these voxels), ``"max"``, ``"raise"``, or with ``max_distance`` also ``"inf"``.
+        max_distance: clamp of the map, in the units of ``spacing``; None: no clamp.
         normalize: None; ``"max"``: divide each sample's map by its largest absolute distance; ``"unit"``:
             divide, per sample and class, each phase by its largest absolute distance.
-        ignore_index: label of voxels that neither supervise nor shape the map: they count as neither inside
-            nor outside of any class. Needs a label map (or a single channel) as target.
+        ignore_index: label of voxels that the loss leaves out and that are neither inside nor outside of any
+            class in the map. Needs a label map (or a single channel) as target.
         backend: ``"auto"``, or the name of one, as in :func:`fastsdm.signed_distance`.
 
     Raises:

@@ -16,17 +16,17 @@ from fastsdm.losses._options import ClassWeights
 
 
 class DeepSupervision(torch.nn.Module):
-    """A loss over the outputs of a network at several scales, with the spacing scaled to each.
+    """Sum a loss over the outputs of a network at several scales, with the spacing scaled to each.
 
-    An output of half the size has voxels of twice the size; without that its distances, and so its share of
-    the loss, would be off by the same factor.
+    An output of half the size has voxels of twice the size. With the spacing of the finest output its
+    distances, and so its share of the loss, would be half of what they should be.
 
     Args:
         loss: any loss of :mod:`fastsdm.losses`.
         weights: one per output, finest first; None halves them from output to output, with sum 1. Outputs of
             weight 0 are left out.
-        spatial_dims: 2 or 3: how many axes of an ``input`` that is one tensor are spatial; None goes by the
-            shapes, which may leave it open.
+        spatial_dims: 2 or 3: number of spatial axes of an ``input`` that is a single tensor. None: the shapes
+            decide; where they allow both, ``forward`` raises.
 
     Raises:
         TypeError: the loss takes no spacing; weights that are not numbers.
@@ -62,14 +62,14 @@ class DeepSupervision(torch.nn.Module):
         ignore_mask: torch.Tensor | Sequence[torch.Tensor] | None = None,
         class_weights: ClassWeights | None = None,
     ) -> torch.Tensor:
-        """The weighted sum over the outputs.
+        """Compute the weighted sum over the outputs.
 
         Args:
             input: predictions ``[B, C, *S_i]``, finest first; or stacked, ``[B, n, C, *S]``, as MONAI's
                 DynUNet returns them; or one, ``[B, C, *S]``, as in validation, whose loss is returned.
-                Five axes are one prediction in 3D or a stack in 2D, and the shapes say which, unless the
-                target is ``[B, X, H, W]`` behind ``[B, n, X, H, W]``: then ``spatial_dims``, the number of
-                ``weights``, the spacing or ``to_onehot_y`` must.
+                Five axes are one prediction in 3D or a stack in 2D. The target's shape decides which, except
+                for an input ``[B, n, X, H, W]`` with a target ``[B, X, H, W]``: there ``spatial_dims``, the
+                number of ``weights``, the spacing or ``to_onehot_y`` has to decide.
             target: one target per output; or the finest one's, which is resampled to the nearest voxel.
             spacing: of the finest output, instead of the loss's own.
             distance_map: one per output, or None.
@@ -80,9 +80,9 @@ class DeepSupervision(torch.nn.Module):
             The sum of the outputs' losses times their weights.
 
         Raises:
-            TypeError: ``input`` or ``distance_map`` is no sequence.
-            ValueError: no output; numbers of outputs, targets, maps or weights that differ; five axes that
-                may be either.
+            TypeError: ``input`` or ``distance_map`` is not a sequence.
+            ValueError: no output; different numbers of outputs, targets, maps or weights; five axes that may
+                be 3D or a stack in 2D.
         """
         known = where_given(class_weights=class_weights)
         if isinstance(input, torch.Tensor):

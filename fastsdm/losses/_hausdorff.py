@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @documented
 class HausdorffDTLoss(DistanceMapLoss):
-    """Mean of the squared error, weighed by the distances to the boundaries of target and prediction.
+    """Compute the squared error weighed by the distances to the boundaries of target and prediction.
 
     Per voxel ``(p - t)^2 * (D_p^alpha + D_t^alpha)``, where ``D`` is the unsigned distance to the boundary of
     the target, and of the prediction thresholded at 0.5: Karimi and Salcudean, "Reducing the Hausdorff
     distance in medical image segmentation with convolutional neural networks", IEEE Transactions on Medical
     Imaging 39(2), 2020, doi:10.1109/TMI.2019.2930068 (``Loss_DT``). At unit spacing the values are those of
-    ``monai.losses.HausdorffDTLoss``, whose arguments come first. The absolute plain signed map is both
-    distance transforms at once, and the maps of target and prediction are made in one call.
+    ``monai.losses.HausdorffDTLoss``, whose arguments come first. ``D`` is the absolute value of the plain
+    signed map. The maps of target and prediction are made in one call.
 
-    The settings of the map are those of both maps; ``normalize`` divides each by its own extent. Any
-    ``convention`` but ``"plain"`` departs from the paper and MONAI. With ``reduction="none"`` the result is
-    ``[B, K, 1, ...]``, or ``[1, K, 1, ...]`` with ``batch=True``.
+    The settings of the map hold for both maps; ``normalize`` divides each by its own largest distance. With a
+    ``convention`` other than ``"plain"`` the values are not those of the paper and MONAI. With
+    ``reduction="none"`` the result is ``[B, K, 1, ...]``, or ``[1, K, 1, ...]`` with ``batch=True``.
 
     Args:
         alpha: exponent of the distances.
@@ -95,7 +95,7 @@ class HausdorffDTLoss(DistanceMapLoss):
 
 @documented
 class LogHausdorffDTLoss(HausdorffDTLoss):
-    """Logarithm of one plus :class:`HausdorffDTLoss`; MONAI's loss of that name.
+    """Compute ``log(1 + x)`` of :class:`HausdorffDTLoss`, as ``monai.losses.LogHausdorffDTLoss`` does.
 
     Args:
         alpha: exponent of the distances.

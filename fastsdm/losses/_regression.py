@@ -16,19 +16,18 @@ from fastsdm.losses._target import Target
 
 @documented
 class SDMRegressionLoss(DistanceMapLoss):
-    """L1 distance of a predicted signed distance map to the target's, plus a term against wrong signs.
+    """Compute the L1 distance of a predicted map to the target's, plus a term against wrong signs.
 
     Xue et al., "Shape-aware organ segmentation by predicting signed distance maps", AAAI 2020,
     doi:10.1609/aaai.v34i07.6946 (arXiv:1912.03849): ``L1 + L_product``, where for a class with predicted map
     ``p`` and true map ``y``, ``L_product = -sum(y p) / (sum(y p) + sum(p^2) + sum(y^2))`` (equation 4, sums
     over the voxels), which is -1/3 for a perfect prediction and 1 for the wrong sign everywhere. The true map
-    is normalized to [-1, 1], negative inside; so the network ends in a tanh, or is given
-    ``other_act=torch.tanh`` here.
+    is normalized to [-1, 1], negative inside. So the network must end in a tanh, or the loss be given
+    ``other_act=torch.tanh``; ``sigmoid`` and ``softmax`` do not fit.
 
-    The settings of the map come before the normalization, which is ``"unit"`` unless another is asked for;
-    ``normalize=None`` regresses distances in the units of the spacing. Under ``empty="zero"`` the map of an
-    absent class is to be 0. ``sigmoid`` and ``softmax`` are of little use here. With ``reduction="none"`` the
-    result is ``[B, K]``.
+    The default is ``normalize="unit"``, applied after shift and clamp; ``normalize=None`` regresses distances
+    in the units of the spacing. Under ``empty="zero"`` the target of an absent class is 0. With
+    ``reduction="none"`` the result is ``[B, K]``.
     """
 
     _defaults: ClassVar[LossOptions] = {"normalize": "unit"}

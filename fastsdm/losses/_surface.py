@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 @documented
 class GeneralizedSurfaceLoss(DistanceMapLoss):
-    """One minus the share of the map's energy that a prediction preserves; between 0 and 1.
+    """Compute how far a prediction is from its target, between 0 and 1, with errors weighed by distance.
 
     For a sample with map ``phi``, target ``t`` and prediction ``p``:
     ``1 - sum_k w_k sum_i (phi_ik (1 - (t_ik + p_ik)))^2 / sum_k w_k sum_i phi_ik^2``. Celaya, Riviere and
     Fuentes, "A generalized surface loss for reducing the Hausdorff distance in medical imaging
-    segmentation", arXiv:2302.03868 (doi:10.48550/arXiv.2302.03868), equation 12. Samples without any boundary
-    count as 0 under ``empty="zero"``; the authors' code weighs an absent class with the volume's diagonal,
-    which is ``empty="max"``.
+    segmentation", arXiv:2302.03868 (doi:10.48550/arXiv.2302.03868), equation 12. Under ``empty="zero"`` the
+    value of a sample without any boundary is 0. The authors' code gives an absent class the volume's
+    diagonal as distance, which is ``empty="max"``.
 
-    ``class_weights`` are the ``w_k``, as :meth:`inverse_frequency` makes them (equation 13). ``reduction``
-    runs over the samples, and ``"none"`` gives ``[B]``; ``batch=True`` makes one ratio of the whole batch, a
-    scalar. With ``per_class=True`` there is a ratio for each class, and the result is their mean weighed by
+    ``class_weights`` are the ``w_k``; :meth:`inverse_frequency` computes them (equation 13). ``reduction``
+    runs over the samples, and ``"none"`` gives ``[B]``; ``batch=True`` computes one ratio for the whole
+    batch, a scalar. With ``per_class=True`` the result is the mean of one ratio per class, weighed by
     ``class_weights``.
 
     Args:
@@ -48,7 +48,10 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
 
     @staticmethod
     def inverse_frequency(voxel_counts: Sequence[float]) -> list[float]:
-        """Class weights ``(1/N_k) / sum_j (1/N_j)`` from each class's voxel count over the training set.
+        """Return the class weights ``(1/N_k) / sum_j (1/N_j)`` for ``class_weights=``.
+
+        Args:
+            voxel_counts: ``N_k``, each class's number of voxels in the training set.
 
         Raises:
             TypeError: a count that is not a number.
