@@ -51,7 +51,7 @@ class Schedule:
         self._go_to(self.steps_taken + 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the weights of an epoch, counted from 0: for trainers whose checkpoints hold no loss.
+        """Set the weights to those of an epoch, counted from 0, where a checkpoint does not hold the loss.
 
         Raises:
             TypeError: not an integer.
@@ -63,7 +63,7 @@ class Schedule:
         self._go_to(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold; the settings are given again when the schedule is made."""
+        """Return the position for a checkpoint; the settings are not part of it."""
         return {"steps_taken": self.steps_taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

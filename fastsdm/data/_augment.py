@@ -38,7 +38,7 @@ def random_affine_elastic(
     label_fill: int = 0,
     generator: torch.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A randomly deformed patch of each image and its labels, resampled once.
+    """Return a randomly deformed patch of each image and its labels, resampled once.
 
     All steps are composed into one position per voxel; the image is read there linearly, the labels at the
     nearest voxel. Positions outside of the volume read ``image_fill`` and ``label_fill``. Lengths are in the
@@ -52,9 +52,9 @@ def random_affine_elastic(
         size: of the patch along each spatial axis; None for the whole volume. The patch's centre is drawn so
             that the undeformed patch lies in the volume, and is the volume's centre along an axis that is
             shorter than the patch.
-        halo: voxels that the labels, not the image, have more on both sides of each axis, one number for all
-            or one per axis: what the map of the patch depends on (:func:`fastsdm.data.patch_halo`). The
-            patch lies in its middle.
+        halo: voxels by which the labels, not the image, extend past the patch on both sides of each axis; one
+            number for all or one per axis. :func:`fastsdm.data.patch_halo` says how many the map of the
+            patch needs.
         spacing: voxel size: a number, one per spatial axis, or one such row per sample.
         flip: probability of mirroring each axis, one for all or one per axis.
         rotation: largest angle about each axis, in degrees; uniform in both directions.
@@ -63,10 +63,10 @@ def random_affine_elastic(
             ``elastic_grid`` the deformation practically never folds.
         elastic_grid: distance between the control points, at least the smallest voxel size; along an axis
             whose voxels are larger they are one voxel apart.
-        image_fill: what the image reads outside of the volume: a number (-1024 is air in a CT in Hounsfield
+        image_fill: value of the image outside of the volume: a number (-1024 is air in a CT in Hounsfield
             units), or "min" for the smallest value of each sample and channel.
-        label_fill: what the labels read there: usually the background, or a loss's ``ignore_index``, so that
-            what was never seen is neither inside nor outside of any class.
+        label_fill: label outside of the volume: usually the background, or a loss's ``ignore_index``, with
+            which voxels that were never imaged are neither inside nor outside of any class.
         generator: on the CPU; the same seed gives the same deformations on every device.
 
     Returns:

@@ -16,7 +16,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LabelledVolume(Volume):
-    """A volume in memory that says what its labels mean.
+    """A volume in memory with the names of its labels.
 
     Attributes:
         image: ``[D, H, W]`` float32, 0 to 1.
@@ -38,8 +38,8 @@ class LabelledVolume(Volume):
 def mni_icbm152() -> LabelledVolume:
     """The MNI ICBM152 T1 template (skull-stripped, symmetric, 1 mm, 197 x 233 x 189) with tissue labels.
 
-    It is read from the files inside the installed package ``nilearn``, so nothing is downloaded, and
-    without importing that package, which takes seconds. Axes are as stored: left to right, posterior to
+    It is read from files of the installed package ``nilearn``: nothing is downloaded, and the package is not
+    imported, which would take seconds. Axes are as stored: left to right, posterior to
     anterior, inferior to superior.
 
     The template comes with the probabilities of grey and of white matter in every voxel. A voxel's label is

@@ -42,17 +42,17 @@ class Orientation:
 class RandomOrientation:
     """Random flips and permutations of a patch's axes, for ``PatchDataset(..., augment=...)``.
 
-    Image, labels and distance map follow alike, the voxel size with the axes: a distance map commutes with
-    them exactly, so that stored maps take them too, and no map is computed again. They are drawn for each
-    patch, from the seed of its position.
+    Image, labels, distance map and voxel size of a patch are turned together. A distance map stays exact
+    under flips and permutations, so no map is computed again, and stored maps can be turned too. The draws of
+    a patch depend on the seed of its position.
 
     Args:
         flip: probability of flipping each axis: one number for all, or one per axis.
-        permute: axes that are put in a random order, all orders equally likely. The patch must be equally
-            long along them.
+        permute: axes that are put in a random order, all orders equally likely. The patch must have the same
+            length along all of them.
 
     Raises:
-        TypeError, ValueError: no probabilities, or no axes.
+        TypeError, ValueError: ``flip`` is not a probability, or ``permute`` does not name axes.
     """
 
     def __init__(self, flip: float | Sequence[float] = 0.5, permute: Sequence[int] = ()) -> None:
@@ -81,7 +81,7 @@ class RandomOrientation:
             )
 
     def drawn(self, ndim: int, generator: torch.Generator) -> Orientation:
-        """Draw one for a patch of that many axes."""
+        """Draw flips and a permutation for a patch of that many axes."""
         chances = torch.rand(ndim, generator=generator, dtype=torch.float64, device="cpu").tolist()
         flip = self._flip * ndim if len(self._flip) == 1 else self._flip
         flipped = tuple(axis for axis in range(ndim) if chances[axis] < flip[axis])

@@ -32,10 +32,10 @@ Augmentation: TypeAlias = Callable[
 
 
 class PatchPosition(NamedTuple):
-    """Where a patch is taken, and the seed of its augmentation: all that the patch depends on.
+    """Position of a patch and seed of its augmentation; the patch depends on nothing else.
 
     Attributes:
-        volume: number of the volume.
+        volume: index of the volume in the data set.
         start: first voxel in the volume's indices; negative along an axis that is padded.
         seed: of the augmentation.
     """
@@ -46,39 +46,41 @@ class PatchPosition(NamedTuple):
 
 
 class PatchDataset(Dataset[dict[str, Any]]):
-    """Image, labels and signed distance map of patches; indexed by :class:`PatchPosition`.
+    """Data set of patches with image, labels and signed distance map; indexed by :class:`PatchPosition`.
 
-    Hand a :class:`fastsdm.data.PatchSampler` to the ``DataLoader`` beside it. It works in workers, forked or
-    spawned; a memory map reaches a spawned worker by its file's name.
+    Give the ``DataLoader`` a :class:`fastsdm.data.PatchSampler` as its sampler. Workers may be forked or
+    spawned; a spawned worker opens a memory map again by its file name.
 
-    What the map of a patch is computed from, its ``context``:
+    ``context`` says what the map of a patch is computed from:
 
-    - ``"full"``: the whole volume. Kept for the next patches of that volume unless ``augment`` is given.
+    - ``"full"``: the whole volume. The map is kept for later patches of that volume, unless ``augment`` is
+      given.
     - ``"halo"``: the patch and the voxels around it that ``max_distance`` reaches
       (:func:`fastsdm.data.signed_distance_patch`): the same values as ``"full"`` with that ``max_distance``.
     - ``"stored"``: the volume's ``distance_map``, which ``fastsdm precompute`` stored. Only the patch of it
       is read. A map that was made with other settings than these is refused, and so is any augmentation
       but :class:`RandomOrientation`.
-    - ``"patch"``: the patch alone, zeros for a class without inside or outside voxels in it. Wrong
-      wherever the nearest boundary is not in the patch; here for comparison.
-    - None: no map is made, as when labels are augmented later, on the device.
+    - ``"patch"``: the patch alone, with zeros for a class without inside or outside voxels in it. Wrong
+      wherever the nearest boundary is not in the patch; offered for comparison.
+    - None: no map is made, for labels that are augmented later, on the device.
 
     A volume shorter than the patch is padded evenly on both sides with ``pad_label`` and ``pad_value``. The
-    map is that of the padded labels, so that map and labels tell the network the same; with a
-    ``pad_label`` that is not among ``classes`` the padding is outside of every class. A stored map knows no
-    padding, so with ``"stored"`` the ``pad_label`` must be the ``ignore_index``: such voxels shape no map.
+    map is that of the padded labels; with a ``pad_label`` that is not among ``classes`` the padding is
+    outside of every class. A stored map was made without padding, so with ``"stored"`` the ``pad_label`` must
+    be the ``ignore_index``, whose voxels do not change a map.
 
     Args:
         volumes: with ``image``, ``labels`` and ``spacing``; see :class:`Volume`.
         size: shape of the patches, 2 or 3 numbers.
         classes: None for a mask, K for the labels 0 to K-1, or the label values themselves.
         context: see above.
-        loss: a loss of :mod:`fastsdm.losses` whose ``max_distance``, ``convention``, ``ignore_index`` and
-            ``backend`` the maps are made with, instead of giving them here. Its ``empty`` counts for stored
-            maps.
-        augment: ``(image, labels, generator) -> (image, labels)``, of whole (padded) volumes, shapes kept;
-            runs before the patch is cut, with a generator seeded by the position. The map is that of
-            the labels it returns. Or a :class:`RandomOrientation`, which turns the patch with its map.
+        loss: a loss of :mod:`fastsdm.losses` from which ``max_distance``, ``convention``, ``ignore_index``
+            and ``backend`` of the maps are taken, instead of ``options``. A stored map must also have its
+            ``empty``.
+        augment: ``(image, labels, generator) -> (image, labels)`` on whole (padded) volumes, without a change
+            of shape. It runs before the patch is cut, with a generator seeded by the position, and the map
+            is that of the labels it returns. Or a :class:`RandomOrientation`, which turns the patch with its
+            map.
         pad_label: label of padded voxels; a value of the labels' dtype, of every volume.
         pad_value: image value of padded voxels; a value of the images' dtype, of every volume.
         cached_maps: how many maps of whole volumes each worker keeps.
@@ -148,11 +150,11 @@ class PatchDataset(Dataset[dict[str, Any]]):
         self._maps: OrderedDict[int, torch.Tensor] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many volumes patches are taken from."""
+        """Number of volumes."""
         return len(self.label_sources)
 
     def __getitem__(self, position: PatchPosition) -> dict[str, Any]:
-        """The patch at a position.
+        """Return the patch at a position.
 
         Returns:
             ``image`` ``[*size]`` or ``[C, *size]``; ``label`` ``[*size]``; ``distance_map`` ``[*size]`` for a
@@ -160,9 +162,9 @@ class PatchDataset(Dataset[dict[str, Any]]):
             its axes; ``volume`` and ``start``, the position as tensors.
 
         Raises:
-            TypeError: the index is no position, or does not consist of integers.
-            ValueError: there is no such volume, or the patch does not lie inside it, padding included; or a
-                stored map is of other labels than the volume's.
+            TypeError: ``position`` is not a :class:`PatchPosition` of integers.
+            ValueError: the volume does not exist, the patch does not lie inside it and its padding, or a
+                stored map does not belong to the volume's labels.
         """
         if not isinstance(position, PatchPosition):
             raise TypeError(

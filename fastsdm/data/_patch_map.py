@@ -55,13 +55,14 @@ def signed_distance_patch(
     max_distance: float,
     **options: Unpack[PatchMapOptions],
 ) -> Any:
-    """Exactly the crop of the whole volume's clamped signed distance map, from the patch and a halo alone.
+    """Compute exactly the crop of the whole volume's clamped signed distance map from the patch and a halo.
 
     Equals the patch cut out of ``signed_distance(labels, ..., empty="max")`` of the whole volume, with the
     same ``classes``, ``spacing``, ``convention`` and ``max_distance``. Only the patch and the voxels around
     it that ``max_distance`` reaches are read (:func:`patch_halo` tells how many), fewer at the volume's
-    edges. A class absent from them reads ``+max_distance``, one that fills them ``-max_distance``. At equal
-    spacing along all axes the two are the same bit for bit, else within float32 rounding.
+    edges. The map of a class is ``+max_distance`` where they hold no voxel of it, and ``-max_distance`` where
+    they hold nothing else. At equal spacing along all axes the two are the same bit for bit, else within
+    float32 rounding.
 
     Args:
         labels: one volume ``[*S]`` that all patches are taken from; or one volume per patch, as an array
@@ -129,7 +130,7 @@ def signed_distance_patch(
 def patch_halo(
     max_distance: float, *, spacing: Sequence[float], convention: Convention = "kervadec"
 ) -> tuple[int, ...]:
-    """How many voxels around a patch, along each axis, its map depends on when clamped to ``max_distance``.
+    """Return how many voxels around a patch, along each axis, its map clamped to ``max_distance`` depends on.
 
     Args:
         max_distance: what the map is clamped to, in the units of ``spacing``.
@@ -140,7 +141,7 @@ def patch_halo(
         One number per axis.
 
     Raises:
-        TypeError: ``max_distance`` or ``spacing`` is no number.
+        TypeError: ``max_distance`` or ``spacing`` is not a number.
         ValueError: one of the arguments is out of its range, or ``spacing`` is not one row.
     """
     if max_distance is None:

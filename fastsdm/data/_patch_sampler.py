@@ -20,27 +20,28 @@ _SLAB = 16
 
 
 class PatchSampler(Sampler[PatchPosition]):
-    """Draws the positions of an epoch's patches, for ``DataLoader(dataset, sampler=...)``.
+    """Draw the positions of an epoch's patches, for ``DataLoader(dataset, sampler=...)``.
 
     All positions come from the process that iterates the loader, and a patch is a function of its position:
     the same ``seed`` gives the same patches whatever the number of workers and however they were started.
     Every epoch draws new ones.
 
-    A patch is taken from a volume chosen uniformly. With probability ``foreground`` it is centred, as far as
-    the volume's edges let it, on a random voxel of a random foreground class of that volume; else, and
-    in a volume without foreground, its position is uniform.
+    The volume of a patch is chosen uniformly. With probability ``foreground`` the patch is centred on a
+    random voxel of a random foreground class of that volume, and moved where it would reach past the volume's
+    edge. Otherwise, and in a volume without foreground, its position is uniform.
 
     The labels are read once, slab by slab, to find the foreground.
 
     Args:
-        dataset: what the positions are for.
-        patches_per_epoch: how many are drawn, by all processes together.
+        dataset: the data set whose patches are drawn.
+        patches_per_epoch: number of patches, of all processes together.
         foreground: share of patches that are centred on a foreground voxel.
         foreground_classes: which label values are foreground; None for the dataset's ``classes``, without 0,
             ``ignore_index`` and ``pad_label`` (for a mask: all positive values).
-        seed: of all draws, not negative.
-        rank: number of this process in distributed training ...
-        world_size: ... of how many; each gets every ``world_size``-th position, and all equally many.
+        seed: of all draws, at least 0.
+        rank: index of this process in distributed training.
+        world_size: number of processes. Each takes every ``world_size``-th position, and all take equally
+            many.
 
     Raises:
         TypeError: an argument of a type that cannot be used.
@@ -93,7 +94,7 @@ class PatchSampler(Sampler[PatchPosition]):
         self._voxels = [list(classes.values()) for classes in found]
 
     def set_epoch(self, epoch: int) -> None:
-        """Make ``epoch`` the next one, as when training is resumed; without it they count from 0."""
+        """Make ``epoch`` the next one, for a resumed training; by default epochs count from 0."""
         self._epoch = epoch
 
     def __len__(self) -> int:

@@ -77,8 +77,8 @@ class Report:
 
     Attributes:
         made: names of the maps that were made.
-        kept: names of the maps that were there already.
-        failed: why a label file has no map, by its path.
+        kept: names of the maps that an earlier run had made.
+        failed: for each label file without a map, by path, the reason.
     """
 
     made: tuple[str, ...]
@@ -101,28 +101,28 @@ def precompute(
 ) -> Report:
     """Compute the signed distance maps of label files and store them in a directory.
 
-    A file whose map is there already is known by its hash and left alone. No map is ever seen half-written:
-    a run may be killed at any moment, and the next one finishes its work. A file that cannot be used is
-    reported, and the others go on. :class:`fastsdm.data.StoredMaps` reads the directory.
+    A file with a finished map is recognized by its hash and skipped. A map gets its name when it is complete,
+    so a run may be killed at any moment, and the next one continues. A file that cannot be used is reported,
+    and the other files are still processed. :class:`fastsdm.data.StoredMaps` reads the directory.
 
     Args:
         labels: files, folders (searched for volumes, with their subfolders) and glob patterns.
         out: directory of the maps, made if need be, with the manifest ``fastsdm-maps.jsonl``.
         classes: None for masks, K for the labels 0 to K-1, or the label values themselves.
         dtype: of the maps: ``"float32"``, ``"float16"`` or ``"float64"``.
-        suffix: format of the maps. Patches are read without the rest from ``".npy"`` (class first, can be
+        suffix: format of the maps. Single patches can be read from ``".npy"`` (class first, can be
             memory-mapped), ``".zarr"`` (class first, chunks of 64 voxels along each spatial axis) and
             ``".nii"``; ``".nii.gz"`` and ``".npz"`` are smaller. NIfTI has the class axis last, and is
             float32 or float64.
         workers: files worked on at once; the processor's threads are shared between them.
-        scheduler: address of a running ``dask.distributed`` cluster whose workers see the same files.
+        scheduler: address of a running ``dask.distributed`` cluster whose workers can open the same files.
         on_start: called with all files before the first.
         on_outcome: called with every file's outcome.
         options: ``convention``, ``empty`` (but not ``"raise"``), ``max_distance`` and ``ignore_index`` of
-            :func:`fastsdm.signed_distance`, and ``spacing``: voxel size that counts instead of the files'.
+            :func:`fastsdm.signed_distance`, and ``spacing``: voxel size that replaces the files'.
 
     Returns:
-        What was made, what was there, what failed.
+        The names of the new maps and of the kept ones, and the failures.
 
     Raises:
         TypeError, ValueError: an argument that cannot be used; a directory with maps of other settings.

@@ -17,13 +17,13 @@ from fastsdm.data._precompute import is_whole, sha256_of
 
 
 class StoredMap:
-    """A stored map: only the voxels that are asked for are read.
+    """A stored map, of which only the requested voxels are read.
 
-    Goes to worker processes by its file's name.
+    Worker processes get the file name and open the file themselves.
 
     Attributes:
-        path: its file.
-        settings: how it was made.
+        path: file of the map.
+        settings: how the map was made.
         shape: ``[*S]`` of a mask's map, else ``[K, *S]``.
     """
 
@@ -110,15 +110,15 @@ class StoredMap:
 class StoredMaps(Mapping[str, StoredMap]):
     """The maps that :func:`fastsdm.data.precompute` or ``fastsdm precompute`` stored in a directory.
 
-    ``maps.of("labels/case7.nii.gz")`` is the map of a label file, ``maps["case7"]`` that of a name. Give it
-    to a :class:`fastsdm.data.Volume` as its ``distance_map``, and ``PatchDataset(..., context="stored")``
-    reads its patches.
+    ``maps.of("labels/case7.nii.gz")`` is the map of a label file, ``maps["case7"]`` the map of that name.
+    Give it to a :class:`fastsdm.data.Volume` as its ``distance_map``, and ``PatchDataset(...,
+    context="stored")`` reads its patches.
 
     Args:
-        directory: with the manifest ``fastsdm-maps.jsonl``.
+        directory: folder that holds the manifest ``fastsdm-maps.jsonl``.
 
     Raises:
-        ValueError: there is no manifest, or it is damaged.
+        ValueError: the manifest is missing or damaged.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -138,7 +138,7 @@ class StoredMaps(Mapping[str, StoredMap]):
         """The map of that name, with or without the suffix.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the manifest has no map of that name.
             ValueError: its file is absent, cut short, or of a format that cannot be read by blocks.
         """
         records = self._manifest.records
@@ -152,13 +152,13 @@ class StoredMaps(Mapping[str, StoredMap]):
         return StoredMap(self.directory / record.map, record, self._manifest.settings_of(record))
 
     def of(self, labels: str | Path) -> StoredMap:
-        """The map of a label file, which is known by its hash.
+        """Return the map of a label file, found by the file's SHA-256.
 
         Args:
-            labels: the file, wherever it lies now.
+            labels: path of the file, which may have moved since.
 
         Raises:
-            ValueError: no map was made of the file as it is now; or as for a name.
+            ValueError: no map was made of the file's present content, or the map's file is missing.
         """
         path = Path(labels)
         digest = sha256_of(path)

@@ -58,15 +58,15 @@ def spacing_of(image: Any, spatial_dims: int = 3) -> torch.Tensor:
 
 
 class _SpacingFromAffine(losses._base.DistanceMapLoss):
-    """A loss that may take its spacing from the MetaTensor that is its target, or else its input.
+    """The loss of this name in :mod:`fastsdm.losses`, with the spacing of a MetaTensor where asked for.
 
     Args:
-        *args: of the loss of that name in :mod:`fastsdm.losses`, which are MONAI's.
-        spacing: ``"affine"``, per sample, with an error where there is no affine; or as in
-            :mod:`fastsdm.losses`. At the default, voxels are cubes of size 1 as
-            in MONAI, and a target whose voxels are not warns once. Inside MONAI's ``DeepSupervisionLoss`` a
-            spacing that was asked for is that of the whole target, and each scale gets its own.
-        **kwargs: of the loss of that name in :mod:`fastsdm.losses`.
+        *args: positional arguments of the loss in :mod:`fastsdm.losses`, which are MONAI's.
+        spacing: ``"affine"``: of each sample, from the target, or else the input, one of which must then be a
+            MetaTensor; or numbers as in :mod:`fastsdm.losses`. By default voxels are cubes of size 1, as in
+            MONAI, and a target with other voxels causes one warning. Inside MONAI's ``DeepSupervisionLoss``
+            a given spacing is that of the whole target, and each scale gets its own.
+        **kwargs: keyword arguments of the loss in :mod:`fastsdm.losses`.
 
     Raises:
         TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
@@ -213,10 +213,10 @@ class DeepSupervision(losses.DeepSupervision):
         loss: any loss of :mod:`fastsdm.integrations.monai` or :mod:`fastsdm.losses`, alone or in a
             :class:`fastsdm.losses.RegionBoundaryLoss`.
         weights: ``"exp"`` (1, 1/2, 1/4, ..., at least 1/16), ``"two"`` (1, then 1/2) or ``"same"``, not
-            divided by their sum, as in MONAI; or as there.
+            divided by their sum, as in MONAI; or as in :class:`fastsdm.losses.DeepSupervision`.
 
     Raises:
-        TypeError, ValueError: as there.
+        TypeError, ValueError: as in :class:`fastsdm.losses.DeepSupervision`.
     """
 
     def __init__(self, loss: torch.nn.Module, weights: str | Sequence[float] | None = "exp") -> None:
@@ -228,13 +228,13 @@ class DeepSupervision(losses.DeepSupervision):
     def forward(
         self, input: Any, target: Any, *, spacing: SpacingLike | None = None, **kwargs: Any
     ) -> torch.Tensor:
-        """The weighted sum over the outputs.
+        """Compute the weighted sum over the outputs.
 
         Args:
             input: predictions, finest first; stacked ``[B, n, C, *S]`` as DynUNet returns them; or one.
             target: as in :class:`fastsdm.losses.DeepSupervision`.
             spacing: of the finest output; ``"affine"`` or numbers.
-            **kwargs: as there.
+            **kwargs: as in :class:`fastsdm.losses.DeepSupervision`.
         """
         if isinstance(input, torch.Tensor):
             first = target[0] if isinstance(target, (list, tuple)) else target

@@ -42,9 +42,10 @@ def signed_distance(
     """Compute the signed distance map of a chunked label volume, lazily, on any dask scheduler.
 
     With ``max_distance`` every chunk is computed from itself and the voxels around it that the limit reaches.
-    Without it the map is exact all the same: the transform is separable (Saito and Toriwaki 1994,
+    Without it the map is exact, too: the transform is separable (Saito and Toriwaki 1994,
     doi:10.1016/0031-3203(94)90133-3), so passes are made over blocks that are whole along the axes of the
-    pass, with rechunking between. Either way it equals the map of the whole volume in memory.
+    pass, with rechunking between. Either way it equals the map of the whole volume in memory:
+    bit for bit at equal spacing along all axes, else within float32 rounding.
 
     The exact map holds the squares of a class, 4 bytes a voxel, on all workers together. Classes are
     computed in turn where the first tasks of the graph read ``labels`` (``da.from_zarr``, or ``map_blocks``
@@ -55,13 +56,14 @@ def signed_distance(
         classes: None for a mask (inside above 0), K for the labels 0 to K-1, or the label values themselves.
         spacing: voxel size: one number or one per axis.
         convention: as in :func:`fastsdm.signed_distance`.
-        max_distance: the map is clamped to it; a class that is absent reads ``max_distance``.
+        max_distance: the map is clamped to ``[-max_distance, max_distance]``, in the units of ``spacing``.
         ignore_index: as in :func:`fastsdm.signed_distance`.
         dtype: of the map: ``"float32"``, ``"float16"`` or ``"float64"``.
 
     Returns:
         ``[*S]`` for a mask, ``[K, *S]`` with ``classes``, in the labels' chunks and one class a chunk.
-        Without ``max_distance`` an absent class reads ``inf``, and one that fills the volume ``-inf``.
+        The map of an absent class is ``inf``, or ``max_distance``; that of a class that fills the volume is
+        ``-inf``, or ``-max_distance``.
 
     Raises:
         TypeError, ValueError: an argument that cannot be used; the message names argument, rule and value.

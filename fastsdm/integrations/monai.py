@@ -44,10 +44,10 @@ __all__ = [
 
 
 class SignedDistance(Transform):
-    """The signed distance map of a channel-first label map or mask.
+    """Compute the signed distance map of a channel-first label map or mask.
 
     The result has the input's metadata. In a lazy pipeline pending resampling is carried out before this
-    transform; one called by hand on data with pending operations raises. Spatial transforms behind it would
+    transform; called by hand on data with pending operations, it raises. Later spatial transforms would
     interpolate the map: only crops, flips and 90 degree rotations keep it true.
 
     Args:
@@ -55,11 +55,11 @@ class SignedDistance(Transform):
             ``[1, *S]``, or the label values: the result is ``[K, *S]``.
         spacing: ``"affine"``, or as in :func:`fastsdm.signed_distance`.
         convention: as in :func:`fastsdm.signed_distance`.
-        empty: as there.
-        max_distance: as there.
-        ignore_index: as there.
-        dtype: as there.
-        backend: as there.
+        empty: as in :func:`fastsdm.signed_distance`.
+        max_distance: as in :func:`fastsdm.signed_distance`.
+        ignore_index: as in :func:`fastsdm.signed_distance`.
+        dtype: as in :func:`fastsdm.signed_distance`.
+        backend: as in :func:`fastsdm.signed_distance`.
 
     Raises:
         TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
@@ -110,9 +110,9 @@ class SignedDistanced(MapTransform):
     """Dictionary-based :class:`SignedDistance`: adds the maps under new keys.
 
     Args:
-        keys: of the label maps.
+        keys: keys of the label maps.
         classes: as in :class:`SignedDistance`.
-        name: of the map; ``{}`` stands for the label map's key.
+        name: key of the map; ``{}`` stands for the label map's key.
         allow_missing_keys: whether a key may be missing.
         **options: of :class:`SignedDistance`.
 
@@ -145,22 +145,22 @@ class SignedDistanced(MapTransform):
 
 
 class RandCropWithSignedDistanced(Randomizable, MapTransform):
-    """Any crop of MONAI's, and the crop's map as it is in the whole volume.
+    """Carry out a crop of MONAI's and add the crop's part of the whole volume's signed distance map.
 
-    The crop is the one you have: ``RandCropByPosNegLabeld``, ``RandSpatialCropd``, ... Its place is read from
-    the affine of the cropped label map. The map is computed from the crop and the voxels around it that
-    ``max_distance`` reaches; nothing is cached.
+    Any dictionary transform that crops will do: ``RandCropByPosNegLabeld``, ``RandSpatialCropd``, ... The
+    position of the crop is read from the affine of the cropped label map. The map is computed from the crop
+    and the voxels around it that ``max_distance`` reaches; nothing is cached.
 
     Args:
         crop: a dictionary transform that crops the label map, among others.
-        label_key: the label map's, ``[1, *S]``.
+        label_key: key of the label map, ``[1, *S]``.
         classes: as in :class:`SignedDistance`.
         max_distance: the map is clamped to ``[-max_distance, max_distance]``, in the affine's units.
-        name: of the map.
+        name: key of the map.
         convention: as in :func:`fastsdm.signed_distance`.
-        ignore_index: as there.
-        dtype: as there.
-        backend: as there.
+        ignore_index: as in :func:`fastsdm.signed_distance`.
+        dtype: as in :func:`fastsdm.signed_distance`.
+        backend: as in :func:`fastsdm.signed_distance`.
 
     Raises:
         TypeError, ValueError: an argument out of its range; the message names argument, rule and value.

@@ -42,18 +42,18 @@ def trainers_folder() -> Path:
 class DistanceTrainer(nnUNetTrainer):
     """nnU-Net's trainer with a distance loss added to its own loss at every scale.
 
-    Labels, regions, an ignore label and regions with an ignore label are taken as the plans have them, in 2D
-    and 3D. The spacing is the configuration's, scaled to each output. The schedule follows the epoch, so it
-    is right after a training is continued. The log has the weights, and the maps' share of every epoch.
+    Labels, regions, an ignore label and regions with an ignore label are supported, in 2D and 3D. The spacing
+    is the configuration's, scaled to each output. The schedule follows the epoch, so a training that is
+    continued has the right weights. The log has the weights, and the maps' share of every epoch.
 
     Augmentation scales patches by up to 40 % and keeps the voxel grid; distances are measured on that grid.
 
     Attributes:
         maps_in_workers: whether the data loader's processes make the training patches' maps. Needs deep
-            supervision. False: the loss makes them, where it lives.
-        maps_beside_forward: whether on CUDA the maps are made on a stream of their own, beside the forward
-            pass of the network. They wait in memory until the loss takes them. On the CPU, where they would
-            compete with the forward pass for its processors, the loss makes them.
+            supervision. False: the loss makes them, on its device.
+        maps_beside_forward: whether on CUDA the maps are made on a second stream during the forward pass of
+            the network. They stay in memory until the loss uses them. On the CPU, where they would compete
+            with the forward pass for the cores, the loss makes them.
     """
 
     maps_in_workers = False
@@ -166,18 +166,21 @@ class nnUNetTrainerHausdorff(DistanceTrainer):  # nnU-Net's way to name trainers
 
 
 class SignedDistanceTransform(BasicTransform):
-    """The map of a sample's segmentation, as a loss would make it: a batchgeneratorsv2 transform.
+    """Add the map of a sample's segmentation, as a loss would make it: a batchgeneratorsv2 transform.
 
-    Put it behind all spatial transforms. Behind ``DownsampleSegForDSTransform`` it makes one map per scale,
+    Put it after all spatial transforms. After ``DownsampleSegForDSTransform`` it makes one map per scale,
     with the spacing of each.
 
     Args:
-        loss: whose settings count, spacing included.
-        channels: of the prediction.
-        ignore_channel: whether the segmentation's last channel marks voxels to ignore, as nnU-Net's regions
-            have it.
-        key: where the maps ``[K, *S]`` go in the sample. None appends them to the list of segmentations,
-            which is the only way through nnU-Net's data loader.
+        loss: a loss of :mod:`fastsdm.losses`, whose settings the map is made with, spacing included.
+        channels: number of channels of the prediction.
+        ignore_channel: whether the segmentation's last channel marks voxels to ignore, as in nnU-Net's region
+            targets.
+        key: key of the maps ``[K, *S]`` in the sample. None appends them to the list of segmentations, since
+            nnU-Net's data loader passes no other keys on.
+
+    Raises:
+        TypeError: ``loss`` is not one of :mod:`fastsdm.losses`.
     """
 
     def __init__(

@@ -72,15 +72,15 @@ class SignedDistance(tio.LabelTransform):
 
     Args:
         classes: None for masks, one map per channel; K for the labels 0 to K-1; or the label values.
-        name: of the map in the subject. Where the subject has several label maps (see ``include``), it holds
-            ``{}``, which stands for the label map's name.
+        name: key of the map in the subject. Where the subject has several label maps (see ``include``), it
+            must contain ``{}``, which stands for the label map's name.
         convention: as in :func:`fastsdm.signed_distance`.
-        empty: as there.
-        max_distance: as there, in the units of the affine.
-        ignore_index: as there.
-        dtype: as there.
-        backend: as there.
-        **kwargs: of every TorchIO transform: ``p``, ``copy``, ``include``, ``exclude``.
+        empty: as in :func:`fastsdm.signed_distance`.
+        max_distance: as in :func:`fastsdm.signed_distance`, in the units of the affine.
+        ignore_index: as in :func:`fastsdm.signed_distance`.
+        dtype: as in :func:`fastsdm.signed_distance`.
+        backend: as in :func:`fastsdm.signed_distance`.
+        **kwargs: arguments of every TorchIO transform: ``p``, ``copy``, ``include``, ``exclude``.
 
     Raises:
         TypeError, ValueError: an argument out of its range; the message names argument, rule and value.

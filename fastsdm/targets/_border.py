@@ -34,9 +34,9 @@ def border_weights(
     """Compute the U-Net's weight map: voxels in a narrow gap between two cells weigh most.
 
     ``w = w_c + w0 * exp(-(d1 + d2)^2 / (2 sigma^2))`` with the distances to the nearest and to the second
-    nearest cell. Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28. Distances are exact, run to the
-    centre of a cell's nearest voxel, and are 0 to a voxel's own cell. The cost grows with the logarithm of
-    the number of cells: two maps per binary digit of their numbers.
+    nearest cell. Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28. Distances are exact and run to
+    the centre of a cell's nearest voxel. Inside a cell the distance to it is 0. The cost grows with the
+    logarithm of the number of cells: two maps per binary digit of their numbers.
 
     Args:
         labels: torch tensor, numpy array or cupy array of shape ``[..., *S]``: an integer per cell, where
@@ -44,15 +44,15 @@ def border_weights(
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`; ``sigma`` has its unit.
         w0: weight of the border term, at least 0.
-        sigma: its width, positive.
+        sigma: width of the border term, positive.
         class_weights: ``w_c`` of the background and of the cells.
-        inside: whether the border term counts within the cells, too, and not in the background alone.
+        inside: whether the border term is added within the cells as well as in the background.
         background: the label of voxels between the cells.
         backend: as in :func:`fastsdm.signed_distance`.
 
     Returns:
-        float32 of the labels' shape, kind and device. A border term below ``w0 * 2^-24`` is 0, as is that of
-        a volume with fewer than two cells.
+        float32 of the labels' shape, kind and device. The border term is 0 where it would be below
+        ``w0 * 2^-24``, and in a volume with fewer than two cells.
 
     Raises:
         TypeError: an argument of a type that cannot be used.

@@ -23,19 +23,20 @@ def component_weights(
 
     Every component owns the voxels that are nearer to it than to any other one (its Voronoi cell), as in
     CC-metrics, Jaus et al. 2024, arXiv:2410.18684. With N components a voxel in the cell of V voxels weighs
-    ``1 / (N V)``, so a small lesion counts as much as a large one. Components are those of full connectivity:
-    voxels that share a corner are connected.
+    ``1 / (N V)``, so a small lesion counts as much as a large one. Voxels that share a corner are connected.
+    Components are found on the CPU by scipy; on an accelerator the mask is copied there.
 
     Args:
         mask: torch tensor, numpy array or cupy array of shape ``[..., *S]``, where ``S`` is the last
-            ``spatial_dims`` axes; integers are inside where they are not 0, floats where they are above 0.5.
+            ``spatial_dims`` axes. Integers other than 0, negative ones included, and floats above 0.5 are
+            inside.
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
-        backend: that finds the nearest component, as in :func:`fastsdm.nearest_label`.
+        backend: finds the nearest component, as in :func:`fastsdm.nearest_label`.
 
     Returns:
-        float32 of the mask's shape, kind and device; the sum over a volume is 1. Without a component all
-        voxels weigh the same. The components are found on the CPU, by scipy.
+        float32 of the mask's shape, kind and device; the sum over a volume is 1. In a volume
+        without a component all voxels weigh the same.
 
     Raises:
         TypeError, ValueError, BackendUnavailableError: as in :func:`fastsdm.nearest_label`.

@@ -34,11 +34,11 @@ def normalized_instance_distance(
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
         black_border: as in :func:`fastsdm.instance_distance`.
-        background: voxels of this label read 0.
+        background: label whose voxels are 0 in the result.
         backend: as in :func:`fastsdm.instance_distance`.
 
     Returns:
-        float32 of the labels' shape, kind and device. An instance that fills its volume reads 1.
+        float32 of the labels' shape, kind and device. An instance that fills its volume is 1 throughout.
 
     Raises:
         TypeError, ValueError, BackendUnavailableError: as in :func:`fastsdm.instance_distance`.
