@@ -36,8 +36,10 @@ def spacing_of(image: Any, spatial_dims: int = 3) -> torch.Tensor:
         float64 ``[spatial_dims]``, or ``[B, spatial_dims]`` for a batch; on the CPU.
 
     Raises:
-        ValueError: not a MetaTensor. A sheared affine warns once: distances along its axes are not those of
-            the world.
+        ValueError: ``image`` is not a MetaTensor.
+
+    Warns:
+        UserWarning: once, of axes that are not at right angles: distances are measured as if they were.
     """
     if not isinstance(image, MetaTensor):
         raise ValueError(

@@ -107,13 +107,16 @@ class HausdorffDistanceMetric(SurfaceMetric):
     """Collect :func:`compute_hausdorff_distance` over batches.
 
     Args:
-        include_background: as in the function.
-        distance_metric: as in the function.
-        percentile: as in the function; 95 for HD95.
-        directed: as in the function.
+        include_background: as in :func:`compute_hausdorff_distance`.
+        distance_metric: as in :func:`compute_hausdorff_distance`.
+        percentile: as in :func:`compute_hausdorff_distance`; 95 for HD95.
+        directed: as in :func:`compute_hausdorff_distance`.
         reduction: see :meth:`SurfaceMetric.compute`.
-        options: ``spacing``, ``ignore_index``, ``num_classes``, ``use_subvoxels`` and ``backend``, as in the
-            function.
+        options: ``spacing``, ``ignore_index``, ``num_classes``, ``use_subvoxels`` and ``backend``, as in
+            :func:`compute_hausdorff_distance`.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be used; the message names argument, rule and value.
     """
 
     def __init__(
@@ -133,11 +136,14 @@ class SurfaceDistanceMetric(SurfaceMetric):
     """Collect :func:`compute_average_surface_distance` over batches.
 
     Args:
-        include_background: as in the function.
-        symmetric: as in the function.
-        distance_metric: as in the function.
+        include_background: as in :func:`compute_average_surface_distance`.
+        symmetric: as in :func:`compute_average_surface_distance`.
+        distance_metric: as in :func:`compute_average_surface_distance`.
         reduction: see :meth:`SurfaceMetric.compute`.
         options: as in :class:`HausdorffDistanceMetric`.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be used; the message names argument, rule and value.
     """
 
     def __init__(
@@ -156,11 +162,14 @@ class SurfaceDiceMetric(SurfaceMetric):
     """Collect :func:`compute_surface_dice` over batches.
 
     Args:
-        class_thresholds: as in the function.
-        include_background: as in the function.
-        distance_metric: as in the function.
+        class_thresholds: as in :func:`compute_surface_dice`.
+        include_background: as in :func:`compute_surface_dice`.
+        distance_metric: as in :func:`compute_surface_dice`.
         reduction: see :meth:`SurfaceMetric.compute`.
         options: as in :class:`HausdorffDistanceMetric`.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be used; the message names argument, rule and value.
     """
 
     def __init__(
@@ -179,9 +188,12 @@ class DiceMetric(SurfaceMetric):
     """Collect :func:`compute_dice` over batches.
 
     Args:
-        include_background: as in the function.
+        include_background: as in :func:`compute_dice`.
         reduction: see :meth:`SurfaceMetric.compute`.
         options: as in :class:`HausdorffDistanceMetric`.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be used; the message names argument, rule and value.
     """
 
     def __init__(self, include_background: bool = False, reduction: str = "mean", **options: Any) -> None:
