@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fastsdm import _validate
+from fastsdm._arrays import as_tensor
 from fastsdm._backends import registry
 from fastsdm._prefetch import Prefetched, start
 from fastsdm._settings import MapSettings, spacing_rows
@@ -131,9 +132,10 @@ class DistanceMapLoss(SharedSettings):
             TypeError, ValueError: as in ``forward``.
         """
         spatial_dims, channels = _validate.spatial_dims(spatial_dims), _channel_count(channels)
-        _validate.target_layout(target, spatial_dims + 1)
-        shape = torch.Size((target.shape[0], channels, *target.shape[-spatial_dims:]))
-        truth = self._read(target, shape, target.device, ignore_mask)
+        labels, _ = as_tensor(target, "target")
+        _validate.target_layout(labels, spatial_dims + 1)
+        shape = torch.Size((labels.shape[0], channels, *labels.shape[-spatial_dims:]))
+        truth = self._read(target, shape, labels.device, ignore_mask)
         return self._map(truth, self.batch_spacing(spacing, target))
 
     def prefetch(
@@ -198,6 +200,8 @@ class DistanceMapLoss(SharedSettings):
             return self.target_map(target, channels, **options)
 
     def _check_prediction(self, input: torch.Tensor) -> None:
+        if not isinstance(input, torch.Tensor):
+            raise TypeError(f"input: must be a torch tensor, got {type(input).__name__}")
         if input.ndim not in (4, 5):
             raise ValueError(
                 f"input: must be [B, C, H, W] or [B, C, D, H, W], got shape {tuple(input.shape)}"

@@ -170,9 +170,11 @@ def test_class_weights(loss: type[losses.BoundaryLoss], weights: Any, message: s
     [
         (torch.rand(2, 3, 4), r"input: must be \[B, C, H, W\] or \[B, C, D, H, W\], got shape \(2, 3, 4\)"),
         (LABELS[:, None], r"input: must hold floats, got dtype torch.int64"),
+        (PREDICTION.numpy(), "input: must be a torch tensor, got ndarray"),
+        ([PREDICTION], "input: must be a torch tensor, got list"),
     ],
 )
-def test_prediction(prediction: torch.Tensor, message: str) -> None:
+def test_prediction(prediction: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         losses.BoundaryLoss()(prediction, LABELS)
 

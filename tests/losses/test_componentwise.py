@@ -138,6 +138,7 @@ def test_label_maps_and_ignored_voxels() -> None:
     changed[:, :, :2] = torch.nan
     assert torch.equal(losses.ComponentwiseLoss(loss)(changed, labels), got)
     assert torch.equal(losses.ComponentwiseLoss(loss)(given, labels[:, None]), got)
+    assert torch.equal(losses.ComponentwiseLoss(loss)(given, labels.numpy()), got)
     masked = losses.BoundaryLoss(softmax=True, include_background=False, reduction="none")
     known = torch.where(labels == 255, 0, labels)
     by_mask = losses.ComponentwiseLoss(masked)(given, known, ignore_mask=labels == 255)

@@ -64,6 +64,18 @@ def test_all_forms_of_a_target_mean_the_same(
         torch.testing.assert_close(loss(prediction, target), expected, msg=name)
 
 
+@every_loss
+def test_maps_are_made_ahead_of_arrays_too(make: Callable[..., DistanceMapLoss]) -> None:
+    labels = label_map(3, classes=CLASSES)
+    prediction = logits(labels, CLASSES)
+    loss = make(include_background=False, softmax=True)
+    expected = loss(prediction, labels)
+    for maps in (loss.target_map(labels.numpy(), CLASSES), loss.prefetch(labels.numpy(), CLASSES)):
+        torch.testing.assert_close(loss(prediction, labels, distance_map=maps), expected)
+    with pytest.raises(TypeError, match=r"target: must be a torch tensor, .* got list"):
+        loss.target_map(labels.tolist(), CLASSES)
+
+
 def test_overlapping_regions_are_measured_one_by_one() -> None:
     labels = label_map(3)
     regions = torch.stack([labels > 0, labels == 2], dim=1)
