@@ -24,8 +24,9 @@ class RegionBoundaryLoss(torch.nn.Module):
     checkpoint without it can be loaded and does not change the position; ``loss.schedule.set_epoch(n)`` does.
 
     Args:
-        region: called as ``region(input, target)``, such as a Dice or cross-entropy loss.
-        boundary: any loss of :mod:`fastsdm.losses`.
+        region: called as ``region(input, target)``: a Dice or cross-entropy loss, say.
+        boundary: any loss of :mod:`fastsdm.losses`; :class:`ComponentwiseLoss` takes no ``distance_map`` and
+            no ``class_weights``.
         schedule: of :mod:`fastsdm.schedules`; None is ``Constant()``.
 
     Raises:
@@ -109,10 +110,12 @@ class RegionBoundaryLoss(torch.nn.Module):
         boundary: torch.Tensor = self.boundary(
             input,
             target,
-            spacing=spacing,
-            distance_map=distance_map,
-            ignore_mask=ignore_mask,
-            **where_given(class_weights=class_weights),
+            **where_given(
+                spacing=spacing,
+                distance_map=distance_map,
+                ignore_mask=ignore_mask,
+                class_weights=class_weights,
+            ),
         )
         region_weight, boundary_weight = (w.to(boundary.dtype) for w in self.schedule.weight_tensors)
         return region_weight * region + boundary_weight * boundary

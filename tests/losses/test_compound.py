@@ -58,6 +58,16 @@ def test_keywords_reach_the_boundary_loss() -> None:
         assert not torch.allclose(loss(prediction, labels), expected)
 
 
+def test_the_boundary_loss_may_be_componentwise() -> None:
+    labels = label_map(3)
+    prediction = logits(labels, CLASSES)
+    boundary = losses.ComponentwiseLoss(losses.BoundaryLoss(softmax=True))
+    loss = losses.RegionBoundaryLoss(lambda _, __: torch.zeros(()), boundary, Constant(2.0))
+    for keywords in ({}, {"spacing": 3.0}, {"ignore_mask": labels == 1}):
+        expected = 2 * boundary(prediction, labels, **keywords)
+        torch.testing.assert_close(loss(prediction, labels, **keywords), expected)
+
+
 def test_checkpoints_hold_the_schedule() -> None:
     def new() -> losses.RegionBoundaryLoss:
         return losses.RegionBoundaryLoss(cross_entropy, losses.BoundaryLoss(softmax=True), Increase())
