@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
@@ -122,13 +123,21 @@ class MapSettings:
         return self.empty == "inf" and wanted.empty == "zero"
 
 
-def check_options(function: str, given: Mapping[str, object], options: type) -> None:
-    """Raise TypeError for a keyword that is not among those of a TypedDict."""
+def check_options(function: Callable[..., object], given: Mapping[str, object], options: type) -> None:
+    """Raise TypeError for a keyword that is not among those of a TypedDict.
+
+    Args:
+        function: that was called; the message lists its own keywords too.
+        given: the keywords that it collected.
+        options: the TypedDict.
+    """
     known = options.__optional_keys__ | options.__required_keys__  # type: ignore[attr-defined]
     for name in given:
         if name not in known:
+            parameters = inspect.signature(function).parameters.values()
+            own = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
             raise TypeError(
-                f"{name}: is no argument of {function}; its settings are {', '.join(sorted(known))}"
+                f"{name}: is no argument of {function.__name__}; it takes {', '.join([*own, *sorted(known)])}"
             )
 
 

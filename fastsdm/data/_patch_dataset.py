@@ -107,7 +107,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         cached_maps: int = 4,
         **options: Unpack[PatchOptions],
     ) -> None:
-        check_options("PatchDataset", options, PatchOptions)
+        check_options(PatchDataset, options, PatchOptions)
         self.size = checked_patch_size(size)
         if context is not None:
             _validate.choice("context", context, get_args(Context))

@@ -86,7 +86,7 @@ def signed_distance_patch(
         ValueError: an argument out of its range, such as a patch that reaches out of its volume.
         BackendUnavailableError: the backend asked for cannot run, with the reason and the fix.
     """
-    check_options("signed_distance_patch", options, PatchMapOptions)
+    check_options(signed_distance_patch, options, PatchMapOptions)
     spacing = options.get("spacing", 1.0)
     convention = options.get("convention", "kervadec")
     size = checked_patch_size(size)

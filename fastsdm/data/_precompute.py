@@ -128,7 +128,7 @@ def precompute(
         TypeError, ValueError: an argument that cannot be used; a directory with maps of other settings.
         ModuleNotFoundError: a package that the format or the scheduler needs is not installed.
     """
-    check_options("precompute", options, StoredOptions)
+    check_options(precompute, options, StoredOptions)
     settings = _checked_settings(classes, options, dtype, suffix)
     workers = _validate.integer("workers", workers)
     if workers < 1:

@@ -28,7 +28,11 @@ SMALL = Volume(np.zeros((9, 9, 9)), np.zeros((9, 9, 9), np.uint8))
         ({"cached_maps": np.True_}, TypeError, "cached_maps: must be an integer, got np.True_"),
         ({"pad_value": True}, TypeError, "pad_value: must be a number, got True"),
         ({"size": (4, True, 4)}, TypeError, r"size: must hold integers, got \(4, True, 4\)"),
-        ({"limit": 3.0}, TypeError, "limit: is no argument of PatchDataset; its settings are backend, conv"),
+        (
+            {"limit": 3.0},
+            TypeError,
+            "limit: is no argument of PatchDataset; it takes classes, context, .*backend, convention",
+        ),
         ({"pad_value": "0"}, TypeError, "pad_value: must be a number, got '0'"),
         ({"volumes": np.zeros((2, 9, 9))}, TypeError, "volumes: must be a sequence .* got ndarray"),
         ({"volumes": SMALL}, TypeError, "volumes: must be a sequence .* got Volume"),

@@ -166,7 +166,10 @@ def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
         ({"spacing": 0}, "spacing: must be positive and finite, got 0"),
         ({"spacing": np.ones((2, 3))}, "spacing: must be one number, or one per spatial axis"),
         ({"ignore_index": 2.0}, r"ignore_index: must be an integer, got 2\.0"),
-        ({"max_dist": 3}, "max_dist: is no argument of precompute; its settings are convention, empty"),
+        (
+            {"format": "zarr"},
+            "format: is no argument of precompute; it takes classes, dtype, suffix, .*convention",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, options, message) -> None:
