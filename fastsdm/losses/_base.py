@@ -133,7 +133,12 @@ class DistanceMapLoss(SharedSettings):
         """
         spatial_dims, channels = _validate.spatial_dims(spatial_dims), _channel_count(channels)
         labels, _ = as_tensor(target, "target")
-        _validate.target_layout(labels, spatial_dims + 1)
+        if labels.ndim <= spatial_dims:
+            raise ValueError(
+                f"target: must have a batch axis before the axes of spatial_dims={spatial_dims}, "
+                f"got shape {tuple(labels.shape)}"
+            )
+        _validate.target_layout(labels, spatial_dims)
         shape = torch.Size((labels.shape[0], channels, *labels.shape[-spatial_dims:]))
         truth = self._read(target, shape, labels.device, ignore_mask)
         return self._map(truth, self.batch_spacing(spacing, target))

@@ -268,5 +268,5 @@ def test_keywords(keywords: dict[str, Any], message: str) -> None:
 def test_target_map() -> None:
     with pytest.raises(ValueError, match="spatial_dims: must be 2 or 3, got 4"):
         losses.BoundaryLoss().target_map(LABELS, 3, spatial_dims=4)
-    with pytest.raises(ValueError, match="target: must have at least 4 axes"):
+    with pytest.raises(ValueError, match="target: must have a batch axis before the axes of spatial_dims=3"):
         losses.BoundaryLoss().target_map(LABELS[0], 3)

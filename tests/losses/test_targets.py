@@ -74,6 +74,8 @@ def test_maps_are_made_ahead_of_arrays_too(make: Callable[..., DistanceMapLoss])
         torch.testing.assert_close(loss(prediction, labels, distance_map=maps), expected)
     with pytest.raises(TypeError, match=r"target: must be a torch tensor, .* got list"):
         loss.target_map(labels.tolist(), CLASSES)
+    with pytest.raises(ValueError, match="target: must have a batch axis before the axes of spatial_dims=3"):
+        loss.target_map(labels[0], CLASSES)
 
 
 def test_overlapping_regions_are_measured_one_by_one() -> None:
