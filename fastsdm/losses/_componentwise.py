@@ -12,7 +12,6 @@ from fastsdm import _validate
 from fastsdm._types import SpacingLike
 from fastsdm.losses._base import DistanceMapLoss
 from fastsdm.losses._reduction import fitting_weights
-from fastsdm.losses._surface import GeneralizedSurfaceLoss
 from fastsdm.targets._components import boxes, component_cells, component_weights
 
 
@@ -55,11 +54,6 @@ class ComponentwiseLoss(torch.nn.Module):
                 raise ValueError(
                     "loss: must have normalize=None, as a cell's largest distance is not the volume's; "
                     f"got {loss.normalize!r}"
-                )
-            if isinstance(loss, GeneralizedSurfaceLoss):
-                raise TypeError(
-                    "loss: must have a value per sample and class, got GeneralizedSurfaceLoss, which has one "
-                    "per sample"
                 )
             reduction = loss.reduction
         _validate.choice("reduction", reduction, ("none", "mean", "sum"))
