@@ -132,15 +132,16 @@ class DistanceMapLoss(SharedSettings):
             TypeError, ValueError: as in ``forward``.
         """
         spatial_dims, channels = _validate.spatial_dims(spatial_dims), _channel_count(channels)
-        labels, _ = as_tensor(target, "target")
-        if labels.ndim <= spatial_dims:
+        # A tensor stays what it is: a subclass may read the spacing from it.
+        target = target if isinstance(target, torch.Tensor) else as_tensor(target, "target")[0]
+        if target.ndim <= spatial_dims:
             raise ValueError(
                 f"target: must have a batch axis before the axes of spatial_dims={spatial_dims}, "
-                f"got shape {tuple(labels.shape)}"
+                f"got shape {tuple(target.shape)}"
             )
-        _validate.target_layout(labels, spatial_dims)
-        shape = torch.Size((labels.shape[0], channels, *labels.shape[-spatial_dims:]))
-        truth = self._read(target, shape, labels.device, ignore_mask)
+        _validate.target_layout(target, spatial_dims)
+        shape = torch.Size((target.shape[0], channels, *target.shape[-spatial_dims:]))
+        truth = self._read(target, shape, target.device, ignore_mask)
         return self._map(truth, self.batch_spacing(spacing, target))
 
     def prefetch(

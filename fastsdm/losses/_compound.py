@@ -25,8 +25,7 @@ class RegionBoundaryLoss(torch.nn.Module):
 
     Args:
         region: called as ``region(input, target)``: a Dice or cross-entropy loss, say.
-        boundary: any loss of :mod:`fastsdm.losses`; :class:`ComponentwiseLoss` takes no ``distance_map`` and
-            no ``class_weights``.
+        boundary: any loss of :mod:`fastsdm.losses`.
         schedule: of :mod:`fastsdm.schedules`; None is ``Constant()``.
 
     Raises:
