@@ -65,6 +65,7 @@ class Job:
 
 _jobs: SimpleQueue[Job | None] = SimpleQueue()
 _thread: threading.Thread | None = None
+_starting = threading.Lock()
 
 
 def submit(call: Callable[[Any], Any], target: object) -> Job:
@@ -78,8 +79,12 @@ def submit(call: Callable[[Any], Any], target: object) -> Job:
 
 def _start() -> None:
     global _thread  # noqa: PLW0603
-    _thread = threading.Thread(target=_work, args=(_jobs,), name="fastsdm-prefetch", daemon=True)
-    _thread.start()
+    with _starting:
+        if _thread is not None:  # of two threads, `_stop` would wait for the one that was not told to end
+            return
+        thread = threading.Thread(target=_work, args=(_jobs,), name="fastsdm-prefetch", daemon=True)
+        thread.start()
+        _thread = thread
 
 
 def _work(jobs: SimpleQueue[Job | None]) -> None:
@@ -96,9 +101,9 @@ def _stop() -> None:
 
 
 def _forget() -> None:
-    """In a forked child: threads do not survive a fork, and the queue's lock may be held by one."""
-    global _jobs, _thread
-    _jobs, _thread = SimpleQueue(), None
+    """In a forked child: threads do not survive a fork, and one may have held a lock."""
+    global _jobs, _starting, _thread
+    _jobs, _starting, _thread = SimpleQueue(), threading.Lock(), None
 
 
 atexit.register(_stop)

@@ -6,9 +6,11 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -144,6 +146,36 @@ def test_a_process_ends_while_its_map_is_made() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stderr == ""
+
+
+def test_threads_that_call_at_once_share_one_worker(monkeypatch) -> None:
+    started = []
+
+    class SlowThread(threading.Thread):
+        def __init__(self, *arguments, **options) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+            time.sleep(0.05)  # long enough for the other callers to find no worker
+
+    monkeypatch.setattr(_worker, "_thread", None)
+    monkeypatch.setattr(_worker, "_jobs", SimpleQueue())
+    callers = 4
+    together = threading.Barrier(callers)
+    with ThreadPoolExecutor(callers) as pool:
+        made = list(pool.map(lambda _: together.wait() >= 0, range(callers)))  # its threads are there now
+        assert all(made)
+        monkeypatch.setattr(threading, "Thread", SlowThread)
+        results = pool.map(
+            lambda _: together.wait() >= 0 and fastsdm.prefetch(labels()).result(), range(callers)
+        )
+        assert all(maps.shape == labels().shape for maps in results)
+    try:
+        assert len(started) == 1
+    finally:
+        for _ in started:
+            _worker._jobs.put(None)
+        for thread in started:
+            thread.join()
 
 
 def test_worker_goes_on_after_an_error() -> None:
