@@ -40,7 +40,8 @@ def border_weights(
 
     Args:
         labels: torch tensor, numpy array or cupy array of shape ``[..., *S]``: an integer per cell, where
-            ``S`` is the last ``spatial_dims`` axes.
+            ``S`` is the last ``spatial_dims`` axes. Floats are rounded as in :func:`fastsdm.signed_distance`
+            with ``classes``.
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`; ``sigma`` has its unit.
         w0: weight of the border term, at least 0.
@@ -60,7 +61,7 @@ def border_weights(
         BackendUnavailableError: the backend asked for cannot run.
     """
     tensor, restore = as_tensor(labels, "labels")
-    leading, shape = checked(tensor, spatial_dims, background)
+    tensor, leading, shape = checked(tensor, spatial_dims, background)
     _check_number("w0", w0)
     _check_number("sigma", sigma, may_be_zero=False)
     weights = _checked_weights(class_weights)

@@ -31,6 +31,7 @@ def normalized_instance_distance(
     Args:
         labels: torch tensor, numpy array or cupy array of shape ``[..., *S]``: an integer per instance, where
             ``S`` is the last ``spatial_dims`` axes. The same value in two samples means two instances.
+            Floats are rounded as in :func:`fastsdm.signed_distance` with ``classes``.
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
         black_border: as in :func:`fastsdm.instance_distance`.
@@ -44,7 +45,7 @@ def normalized_instance_distance(
         TypeError, ValueError, BackendUnavailableError: as in :func:`fastsdm.instance_distance`.
     """
     tensor, restore = as_tensor(labels, "labels")
-    leading, _ = checked(tensor, spatial_dims, background)
+    tensor, leading, _ = checked(tensor, spatial_dims, background)
     distances = instance_distance(
         tensor,
         spatial_dims=spatial_dims,

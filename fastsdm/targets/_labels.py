@@ -29,7 +29,7 @@ def numbered(labels: torch.Tensor, background: int) -> Numbered:
     """Number the labels; waits for the device.
 
     Args:
-        labels: bool, integers, or floats that hold whole numbers.
+        labels: bool or integers.
         background: a value that the dtype can hold.
     """
     empty = labels == background
@@ -52,15 +52,15 @@ def numbered(labels: torch.Tensor, background: int) -> Numbered:
 
 def checked(
     labels: torch.Tensor, spatial_dims: int, background: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Check labels of instances, and return their leading axes and their spatial shape.
+) -> tuple[torch.Tensor, tuple[int, ...], tuple[int, ...]]:
+    """Check labels of instances, and return them as integers, their leading axes and their spatial shape.
 
     Raises:
         TypeError, ValueError: labels or arguments that cannot be used.
     """
     _validate.spatial_dims(spatial_dims)
     _validate.target_layout(labels, spatial_dims, "labels")
-    _validate.float_labels(labels, whole=True, name="labels")
+    labels = _validate.integer_labels(labels, whole=True, name="labels")
     _validate.label_value("background", background, labels.dtype)
     split = labels.ndim - spatial_dims
-    return tuple(labels.shape[:split]), tuple(labels.shape[split:])
+    return labels, tuple(labels.shape[:split]), tuple(labels.shape[split:])

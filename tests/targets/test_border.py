@@ -111,6 +111,13 @@ def test_refusals(options, error, message) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_resampled_labels_are_rounded() -> None:
+    labels = torch.from_numpy(cells((20, 21), 5))
+    expected = border_weights(labels, spatial_dims=2)
+    for miss in (-4e-4, 4e-4):
+        assert torch.equal(border_weights(labels + miss, spatial_dims=2), expected)
+
+
 def test_labels_that_are_none() -> None:
     with pytest.raises(ValueError, match="labels: must not contain NaN"):
         border_weights(torch.tensor([[1.0, float("nan")]]), spatial_dims=2)

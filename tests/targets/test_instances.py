@@ -37,6 +37,13 @@ def test_every_dtype(dtype) -> None:
     assert torch.equal(normalized_instance_distance(labels.to(dtype), spatial_dims=2), expected)
 
 
+def test_resampled_labels_are_rounded() -> None:
+    labels = torch.from_numpy(cells((20, 21), 5))
+    expected = normalized_instance_distance(labels, spatial_dims=2)
+    for miss in (-4e-4, 4e-4):  # cut off instead, 0.9996 would be background and 4e-4 an instance
+        assert torch.equal(normalized_instance_distance(labels + miss, spatial_dims=2), expected)
+
+
 def test_labels_far_apart_need_no_table() -> None:
     labels = torch.from_numpy(cells((20, 21), 3))
     far = torch.tensor([0, -(2**50), 5, 2**60])[labels]
