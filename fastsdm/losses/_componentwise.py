@@ -12,6 +12,7 @@ from fastsdm import _validate
 from fastsdm._types import SpacingLike
 from fastsdm.losses._base import DistanceMapLoss
 from fastsdm.losses._reduction import fitting_weights
+from fastsdm.losses._surface import GeneralizedSurfaceLoss
 from fastsdm.targets._components import boxes, component_cells, component_weights
 
 
@@ -26,8 +27,8 @@ class ComponentwiseLoss(torch.nn.Module):
     copied, and the device waits.
 
     Args:
-        loss: a loss of :mod:`fastsdm.losses` that takes a ``distance_map``, such as :class:`BoundaryLoss` or
-            :class:`HausdorffDTLoss`, or any function of prediction and target that returns a value per
+        loss: a loss of :mod:`fastsdm.losses` with a value per sample and class, such as :class:`BoundaryLoss`
+            or :class:`HausdorffDTLoss` but not :class:`GeneralizedSurfaceLoss`; or any function of prediction and target that returns a value per
             voxel, ``[B, *S]`` or ``[B, C, *S]``, such as ``torch.nn.CrossEntropyLoss(reduction="none")``.
             ``reduction``, ``spacing``, classes and ignored voxels are those of the loss of fastsdm; its
             ``batch`` must be False and its ``normalize`` None. The target's distances are those in the whole
@@ -47,6 +48,11 @@ class ComponentwiseLoss(torch.nn.Module):
         super().__init__()
         if not callable(loss):
             raise TypeError(f"loss: must be a loss or a function, got {type(loss).__name__}")
+        if isinstance(loss, GeneralizedSurfaceLoss):  # class_weights are inside of its ratio
+            raise TypeError(
+                f"loss: must have a value per sample and class, got {type(loss).__name__}, "
+                "which has one per sample"
+            )
         if isinstance(loss, DistanceMapLoss):
             if loss.batch:
                 raise ValueError("loss: must not average over the batch, as its samples have different cells")

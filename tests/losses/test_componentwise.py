@@ -188,6 +188,11 @@ def _inputs():
             "loss: must have normalize=None.*got 'max'",
         ),
         (
+            lambda: losses.ComponentwiseLoss(losses.GeneralizedSurfaceLoss(softmax=True)),
+            TypeError,
+            "loss: must have a value per sample and class, got GeneralizedSurfaceLoss",
+        ),
+        (
             lambda: losses.ComponentwiseLoss(torch.nn.MSELoss(), reduction="median"),
             ValueError,
             "reduction: must be one of .* got 'median'",
