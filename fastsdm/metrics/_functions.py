@@ -196,7 +196,8 @@ def evaluate(measures: Sequence[Measure], y_pred: Any, y: Any, settings: Setting
 def dice_of(y_pred: Any, y: Any, settings: Settings) -> torch.Tensor:
     """:func:`compute_dice` with its arguments in one."""
     inputs = Inputs(y_pred, y, settings)
-    scores = torch.full((inputs.batch, len(inputs.classes)), math.nan, device=inputs.device)
+    shape = (inputs.batch, len(inputs.classes))
+    scores = torch.full(shape, math.nan, dtype=torch.float32, device=inputs.device)
     for sample in range(inputs.batch):
         for column, prediction, reference in inputs.masks(sample):
             size = int(prediction.sum()) + int(reference.sum())

@@ -262,3 +262,19 @@ def test_dice_of_halves() -> None:
     prediction[0, :2], reference[0, 1:3] = 1, 1
     assert metrics.compute_dice(prediction, reference, num_classes=2).tolist()[0] == [0.5]
     assert metrics.compute_dice(prediction, reference, num_classes=2)[1].isnan().all()
+
+
+def test_results_are_float32_whatever_torchs_default() -> None:
+    masks = torch.rand(1, 2, 6, 7, generator=torch.Generator().manual_seed(0)) > 0.5
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = [
+            metrics.compute_dice(masks, masks),
+            metrics.compute_hausdorff_distance(masks, masks),
+            metrics.compute_average_surface_distance(masks, masks),
+            metrics.compute_surface_dice(masks, masks, [1.0]),
+        ]
+    finally:
+        torch.set_default_dtype(default)
+    assert {values.dtype for values in found} == {torch.float32}
