@@ -82,7 +82,7 @@ class ComponentwiseLoss(torch.nn.Module):
             input: the prediction ``[B, C, *S]`` with 2 or 3 spatial axes.
             target: a label map ``[B, *S]`` or ``[B, 1, *S]``, or one channel per class ``[B, C, *S]``. A
                 function gets it unchanged; where the function's values are ``[B, *S]`` or ``[B, 1, *S]``,
-                all labels except 0 form one class.
+                all labels above 0 form one class.
             spacing: voxel size of this batch.
             ignore_mask: as a loss of fastsdm takes it.
 
@@ -182,7 +182,7 @@ def _masks_of(target: Any, shape: torch.Size) -> torch.Tensor:
         )
     inside: torch.Tensor
     if target.shape[1] == shape[1]:
-        inside = target > 0.5 if target.is_floating_point() else target != 0
+        inside = _validate.integer_labels(target, whole=False) != 0
     else:
         inside = torch.cat([target == value for value in range(shape[1])], dim=1)
     return inside

@@ -28,8 +28,7 @@ def component_weights(
 
     Args:
         mask: torch tensor, numpy array or cupy array of shape ``[..., *S]``, where ``S`` is the last
-            ``spatial_dims`` axes. Integers other than 0, negative ones included, and floats above 0.5 are
-            inside.
+            ``spatial_dims`` axes; inside are integers above 0 and floats above 0.5.
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
         backend: finds the nearest component, as in :func:`fastsdm.nearest_label`.
@@ -44,10 +43,9 @@ def component_weights(
     tensor, restore = as_tensor(mask, "mask")
     _validate.spatial_dims(spatial_dims)
     _validate.target_layout(tensor, spatial_dims, "mask")
-    _validate.float_labels(tensor, whole=False, name="mask")
+    inside = _validate.integer_labels(tensor, whole=False, name="mask") != 0
     split = tensor.ndim - spatial_dims
     leading, shape = tensor.shape[:split], tensor.shape[split:]
-    inside = tensor > 0.5 if tensor.is_floating_point() else tensor != 0
     cells = component_cells(
         inside.reshape(math.prod(leading), *shape),
         _validate.spacing_rows(spacing, leading, spatial_dims),

@@ -230,3 +230,14 @@ def test_refusals(make, error, message) -> None:
     with pytest.raises(error, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_labels_that_cross_entropy_ignores_are_no_component() -> None:
+    target = torch.zeros(1, 9, 9, dtype=torch.int64)
+    target[0, 2:4, 2:4] = 1
+    target[0, 6:, 6:] = -100  # what torch ignores by default
+    prediction = torch.rand(1, 2, 9, 9, generator=torch.Generator().manual_seed(0))
+    per_voxel = torch.nn.CrossEntropyLoss(reduction="none")
+    got = losses.ComponentwiseLoss(per_voxel)(prediction, target)
+    # One component, whose cell is the whole volume.
+    torch.testing.assert_close(got, per_voxel(prediction, target).mean())

@@ -71,3 +71,12 @@ def test_floats_are_inside_above_a_half() -> None:
         component_weights(mask * torch.nan, spatial_dims=2)
     with pytest.raises(ValueError, match="spacing: must be a number, 2 numbers"):
         component_weights(mask, spatial_dims=2, spacing=(1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64])
+def test_negative_labels_are_no_component(dtype) -> None:
+    mask = torch.zeros(1, 9, 9, dtype=dtype)
+    mask[0, 2:4, 2:4] = 1
+    marked = mask.clone()
+    marked[0, 6:, 6:] = -1  # left out, as frameworks mark it
+    assert torch.equal(component_weights(marked, spatial_dims=2), component_weights(mask, spatial_dims=2))
