@@ -17,7 +17,7 @@ from fastsdm._warn import keep_for_later, warn_caller
 class Job:
     """A call that one thread makes: the worker, or whoever asks for its result before the worker began."""
 
-    __slots__ = ("_call", "_claim", "_done", "_error", "_result", "_target", "_warnings")
+    __slots__ = ("_call", "_claim", "_done", "_error", "_process", "_result", "_target", "_warnings")
 
     def __init__(self, call: Callable[[Any], Any], target: object) -> None:
         self._call: Callable[[Any], Any] | None = call
@@ -25,6 +25,7 @@ class Job:
         self._result: Any = None
         self._error: BaseException | None = None
         self._warnings: list[str] = []
+        self._process = _process
         self._claim = threading.Lock()
         self._done = threading.Lock()
         self._done.acquire()
@@ -33,6 +34,7 @@ class Job:
         """Make the call, unless another thread does or did."""
         if not self._claim.acquire(blocking=False):
             return
+        self._process = _process
         call, target = self._call, self._target
         self._call = self._target = None  # the target may be freed as soon as the map is made
         assert call is not None
@@ -48,12 +50,21 @@ class Job:
         self.run()
 
     def result(self) -> Any:
-        """What the call returned, or raised; waits for it."""
+        """What the call returned, or raised; waits for it.
+
+        Raises:
+            RuntimeError: another process began the call before it forked into this one, and so will end it.
+        """
         if torch.is_inference_mode_enabled():  # a map made in it could not be trained with outside of it
             with torch.inference_mode(False):
                 self.run()
         else:
             self.run()
+        if self._process is not _process and self._done.locked():  # it would be waited for for ever
+            raise RuntimeError(
+                "prefetch: this process was forked while the map was being made, and does not get it; "
+                "call prefetch in the process that needs the map"
+            )
         with self._done:
             pass
         while self._warnings:
@@ -66,6 +77,7 @@ class Job:
 _jobs: SimpleQueue[Job | None] = SimpleQueue()
 _thread: threading.Thread | None = None
 _starting = threading.Lock()
+_process = object()  # stands for this process, and costs less than asking for its number
 
 
 def submit(call: Callable[[Any], Any], target: object) -> Job:
@@ -102,8 +114,8 @@ def _stop() -> None:
 
 def _forget() -> None:
     """In a forked child: threads do not survive a fork, and one may have held a lock."""
-    global _jobs, _starting, _thread
-    _jobs, _starting, _thread = SimpleQueue(), threading.Lock(), None
+    global _jobs, _process, _starting, _thread
+    _jobs, _process, _starting, _thread = SimpleQueue(), object(), threading.Lock(), None
 
 
 atexit.register(_stop)

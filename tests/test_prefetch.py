@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -176,6 +177,34 @@ def test_threads_that_call_at_once_share_one_worker(monkeypatch) -> None:
             _worker._jobs.put(None)
         for thread in started:
             thread.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_in_the_middle_of_a_map_is_told_instead_of_waiting() -> None:
+    script = """
+import os, signal, threading
+import torch
+torch.set_num_threads(1)
+from fastsdm import _worker
+begun, forked = threading.Event(), threading.Event()
+job = _worker.submit(lambda _: (begun.set(), forked.wait()), None)
+behind = _worker.submit(lambda target: target, 2)
+begun.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)  # ends a child that waits
+    assert behind.result() == 2
+    try:
+        job.result()
+    except RuntimeError as error:
+        os._exit(0 if "prefetch: this process was forked" in str(error) else 1)
+    os._exit(2)
+forked.set()
+assert job.result() == (None, True)
+assert behind.result() == 2
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", script], timeout=120, check=True)
 
 
 def test_worker_goes_on_after_an_error() -> None:
