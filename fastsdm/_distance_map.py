@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,13 @@ class DistanceMap(torch.Tensor):
     """
 
     settings: MapSettings
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        """A copy that keeps the settings; torch copies no subclass by itself."""
+        settings = getattr(self, "settings", None)
+        copied = copy.deepcopy(forget(self), memo)
+        memo[id(self)] = copied = copied if settings is None else remember(copied, settings)
+        return copied
 
     @classmethod
     def __torch_function__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -149,6 +151,17 @@ def test_maps_of_a_target_with_a_channel_fit(classes) -> None:
         lambda: fastsdm.signed_distance(target, classes=classes),
     ):
         assert torch.equal(loss(logits(channels), target, distance_map=make()), expected)
+
+
+def test_a_deep_copy_keeps_the_settings() -> None:
+    sample = {"map": fastsdm.prefetch(labels(), classes=3, empty="zero").result()}
+    sample["again"] = sample["map"]
+    copied = copy.deepcopy(sample)  # as caches and transforms of frameworks do
+    assert type(copied["map"]) is DistanceMap
+    assert copied["map"].settings == sample["map"].settings
+    assert torch.equal(copied["map"], sample["map"])
+    assert copied["map"].data_ptr() != sample["map"].data_ptr()
+    assert copied["again"] is copied["map"]
 
 
 def test_settings_survive_what_a_training_does_to_a_batch() -> None:
