@@ -86,6 +86,7 @@ class MapSettings:
             "empty": cast("EmptyPolicy", self.empty),
             "max_distance": self.max_distance,
             "ignore_index": self.ignore_index,
+            "black_border": self.black_border,
         }
 
     def spacing_like(self) -> SpacingLike:

@@ -153,6 +153,21 @@ def test_maps_of_a_target_with_a_channel_fit(classes) -> None:
         assert torch.equal(loss(logits(channels), target, distance_map=make()), expected)
 
 
+def test_the_settings_of_a_map_make_it_again() -> None:
+    options = {
+        "classes": (1, 2),
+        "spacing": ANISOTROPIC,
+        "convention": "midline",
+        "empty": "max",
+        "max_distance": 4.0,
+        "ignore_index": 0,
+        "black_border": True,
+    }
+    maps = fastsdm.prefetch(labels(), **options).result()
+    assert maps.settings.options() == options
+    assert torch.equal(fastsdm.signed_distance(labels(), **maps.settings.options()), maps)
+
+
 def test_a_deep_copy_keeps_the_settings() -> None:
     sample = {"map": fastsdm.prefetch(labels(), classes=3, empty="zero").result()}
     sample["again"] = sample["map"]
