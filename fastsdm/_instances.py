@@ -55,7 +55,7 @@ def instance_distance(
     _validate.target_layout(tensor, spatial_dims, "labels")
     _validate.max_distance(max_distance)
     tensor = _validate.integer_labels(tensor, whole=True, name="labels")
-    _validate.flag("black_border", black_border)
+    black_border = _validate.flag("black_border", black_border)
     _validate.backend_name(backend)
     leading, shape = tensor.shape[: tensor.ndim - spatial_dims], tensor.shape[tensor.ndim - spatial_dims :]
     rows = _validate.spacing_rows(spacing, leading, spatial_dims)
@@ -67,5 +67,5 @@ def instance_distance(
     if tensor.numel() == 0:
         return cast("ArrayT", restore(torch.zeros(tensor.shape, dtype=torch.float32, device=tensor.device)))
     samples = tensor.reshape(math.prod(leading), *shape).contiguous()
-    maps = chosen.instance_distance(samples, value, rows, max_distance, bool(black_border))
+    maps = chosen.instance_distance(samples, value, rows, max_distance, black_border)
     return cast("ArrayT", restore(maps.reshape(tensor.shape)))

@@ -210,7 +210,7 @@ def _checked_map(
     _validate.convention(convention)
     _validate.empty_policy(empty)
     _validate.max_distance(max_distance)
-    _validate.flag("black_border", black_border)
+    black_border = _validate.flag("black_border", black_border)
     result_dtype = _validate.float_dtype(dtype)
     leading, shape = labels.shape[: labels.ndim - spatial_dims], labels.shape[labels.ndim - spatial_dims :]
     is_compiling = torch.compiler.is_compiling()

@@ -22,7 +22,7 @@ _SPACING_RATIO = 1e9
 _LARGEST_LIMIT = 1e18
 #: Beyond it floats are too far apart for labels.
 LARGEST_FLOAT_LABEL = 2**53
-#: By which resampled labels may miss whole numbers.
+#: By which resampled labels may miss whole numbers, and resampled probabilities [0, 1].
 ROUNDING = 1e-3
 
 _CONVENTIONS = get_args(Convention)

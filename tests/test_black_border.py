@@ -144,3 +144,5 @@ def test_anything_but_a_bool_is_refused(function, value) -> None:
         function(np.ones((3, 4, 5)), black_border=value)
     for shape, border in itertools.product([(0, 4, 5), (2, 3, 0, 5)], (True, False)):
         assert function(np.ones(shape), black_border=border).shape == shape
+    numpys = function(np.ones((3, 4, 5)), black_border=np.bool_(True))
+    assert np.array_equal(numpys, function(np.ones((3, 4, 5)), black_border=True))

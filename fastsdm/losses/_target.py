@@ -13,7 +13,6 @@ from fastsdm import _validate
 from fastsdm._arrays import as_tensor
 from fastsdm._sdm import equal_labels
 
-_ROUNDING = 1e-3  # by which interpolated probabilities may miss [0, 1]
 #: torch makes no range of these.
 _WITHOUT_RANGES = (torch.uint16, torch.uint32, torch.uint64)
 
@@ -258,5 +257,5 @@ def _check_probabilities(masks: torch.Tensor, ignored: torch.Tensor | None) -> N
         return
     counted = masks if ignored is None else masks.masked_fill(ignored, 0)
     for extreme in (extreme.item() for extreme in counted.aminmax()):
-        if not -_ROUNDING <= extreme <= 1 + _ROUNDING:  # NaN is both extremes
+        if not -_validate.ROUNDING <= extreme <= 1 + _validate.ROUNDING:  # NaN is both extremes
             raise ValueError(f"target: float channels must hold values from 0 to 1, got {extreme!r}")

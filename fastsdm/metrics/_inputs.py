@@ -47,9 +47,7 @@ class Settings:
         if self.distance_metric != "euclidean":
             raise ValueError(f"distance_metric: must be 'euclidean', got {self.distance_metric!r}")
         for name in ("include_background", "use_subvoxels"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise TypeError(f"{name}: must be a bool, got {value!r}")
+            _validate.flag(name, getattr(self, name))
         if self.spacing is not None:
             rows = _validate.spacing_tensor(self.spacing)
             _validate.spacing_values(rows.reshape(-1, rows.shape[-1] if rows.ndim else 1))

@@ -36,13 +36,12 @@ class HausdorffDistance:
 
     def __post_init__(self) -> None:
         if self.percentile is not None:
-            _number("percentile", self.percentile)
+            _validate.number("percentile", self.percentile)
             if not 0 < self.percentile <= 100:
                 raise ValueError(
                     f"percentile: must be None, or above 0 and at most 100; got {self.percentile!r}"
                 )
-        if not isinstance(self.directed, bool):
-            raise TypeError(f"directed: must be a bool, got {self.directed!r}")
+        _validate.flag("directed", self.directed)
 
     @property
     def symmetric(self) -> bool:
@@ -68,8 +67,7 @@ class AverageDistance:
     symmetric: bool
 
     def __post_init__(self) -> None:
-        if not isinstance(self.symmetric, bool):
-            raise TypeError(f"symmetric: must be a bool, got {self.symmetric!r}")
+        _validate.flag("symmetric", self.symmetric)
 
     def check(self, classes: int) -> None:
         """See :class:`Measure`."""
@@ -100,9 +98,7 @@ class SurfaceDice:
             raise TypeError(
                 f"class_thresholds: must be a sequence of numbers, got {type(class_thresholds).__name__}"
             )
-        for threshold in class_thresholds:
-            _number("class_thresholds", threshold)
-        self.thresholds = [float(threshold) for threshold in class_thresholds]
+        self.thresholds = [_validate.number("class_thresholds", threshold) for threshold in class_thresholds]
         if not all(0 <= threshold < math.inf for threshold in self.thresholds):
             raise ValueError(f"class_thresholds: must be at least 0 and finite, got {self.thresholds}")
 
@@ -118,11 +114,6 @@ class SurfaceDice:
         """See :class:`Measure`."""
         sums = [_weighted_sums(way, way.distances <= self.thresholds[column]) for way in measured.ways]
         return sum(close for close, _ in sums) / sum(weight for _, weight in sums)
-
-
-def _number(name: str, value: object) -> None:
-    if not _validate.is_number(value):
-        raise TypeError(f"{name}: must be a number, got {value!r}")
 
 
 # In numpy: a surface is small, and there its sort takes a tenth of torch's.

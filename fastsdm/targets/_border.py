@@ -62,11 +62,10 @@ def border_weights(
     """
     tensor, restore = as_tensor(labels, "labels")
     tensor, leading, shape = checked(tensor, spatial_dims, background)
-    _check_number("w0", w0)
-    _check_number("sigma", sigma, may_be_zero=False)
+    w0 = _checked_number("w0", w0)
+    sigma = _checked_number("sigma", sigma, may_be_zero=False)
     weights = _checked_weights(class_weights)
-    if not isinstance(inside, bool):
-        raise TypeError(f"inside: must be a bool, got {inside!r}")
+    _validate.flag("inside", inside)
     rows = _validate.spacing_rows(spacing, leading, spatial_dims)
     _validate.spacing_values(rows)
     _validate.backend_name(backend)
@@ -77,7 +76,7 @@ def border_weights(
     if numbers.count > 1 and w0 > 0:
         reach = float(np.float32(_REACH * sigma))  # as the maps are cut
         sums = _sum_of_two_nearest(ids, numbers.count, rows, reach, backend)
-        term = torch.exp(-0.5 * (sums / float(sigma)).square()).mul_(float(w0)).masked_fill_(sums >= reach, 0)
+        term = torch.exp(-0.5 * (sums / sigma).square()).mul_(w0).masked_fill_(sums >= reach, 0)
         result += term if inside else term.masked_fill_(~empty, 0)
     return cast("ArrayT", restore(result.reshape(tensor.shape)))
 
@@ -112,12 +111,12 @@ def _sum_of_two_nearest(
     return nearest + second
 
 
-def _check_number(name: str, value: float, *, may_be_zero: bool = True) -> None:
-    if not _validate.is_number(value):
-        raise TypeError(f"{name}: must be a number, got {value!r}")
-    if not (0 < value < math.inf or (may_be_zero and value == 0)):
+def _checked_number(name: str, value: object, *, may_be_zero: bool = True) -> float:
+    held = _validate.number(name, value)
+    if not (0 < held < math.inf or (may_be_zero and held == 0)):
         rule = "at least 0" if may_be_zero else "positive"
         raise ValueError(f"{name}: must be {rule} and finite, got {value!r}")
+    return held
 
 
 def _checked_weights(class_weights: Sequence[float]) -> tuple[float, float]:
@@ -125,6 +124,5 @@ def _checked_weights(class_weights: Sequence[float]) -> tuple[float, float]:
         raise TypeError(f"class_weights: must be a pair of numbers, got {class_weights!r}")
     if len(class_weights) != 2:
         raise ValueError(f"class_weights: must be two numbers (background, cells), got {class_weights!r}")
-    for weight in class_weights:
-        _check_number("class_weights", weight)
-    return float(class_weights[0]), float(class_weights[1])
+    background, cells = (_checked_number("class_weights", weight) for weight in class_weights)
+    return background, cells

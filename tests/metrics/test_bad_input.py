@@ -50,7 +50,12 @@ INPUTS = [
     ((LABELS + 0.5, LABELS), {"num_classes": 3}, ValueError, "y_pred: float label maps .* got 0.5"),
     ((LABELS, LABELS * math.nan), {"num_classes": 3}, ValueError, "y: must not contain NaN"),
     ((MASKS, MASKS), {"ignore_index": 1.5}, TypeError, "ignore_index: must be an integer, got 1.5"),
-    ((MASKS, MASKS), {"include_background": 95}, TypeError, "include_background: must be a bool, got 95"),
+    (
+        (MASKS, MASKS),
+        {"include_background": 95},
+        TypeError,
+        "include_background: must be True or False, got 95",
+    ),
 ]
 #: Options that only those with surfaces have.
 SURFACE_OPTIONS = [
@@ -60,7 +65,7 @@ SURFACE_OPTIONS = [
     ({"spacing": -1}, ValueError, "spacing: must be positive and finite, got -1"),
     ({"spacing": (1.0, math.nan, 1.0)}, ValueError, "spacing: must be positive and finite, got nan"),
     ({"spacing": "mm"}, TypeError, "spacing: must be a number or numbers, got 'mm'"),
-    ({"use_subvoxels": "yes"}, TypeError, "use_subvoxels: must be a bool, got 'yes'"),
+    ({"use_subvoxels": "yes"}, TypeError, "use_subvoxels: must be True or False, got 'yes'"),
     ({"backend": "fast"}, ValueError, "backend: must be 'auto' or one of .* got 'fast'"),
     ({"backend": 3}, TypeError, "backend: must be 'auto' or the name of a backend, got 3"),
 ]

@@ -95,7 +95,7 @@ def test_fewer_than_two_cells() -> None:
         ({"class_weights": (1.0,)}, ValueError, r"class_weights: must be two numbers .* got \(1.0,\)"),
         ({"class_weights": 1.0}, TypeError, "class_weights: must be a pair of numbers, got 1.0"),
         ({"class_weights": (1.0, -2)}, ValueError, "class_weights: must be at least 0 and finite, got -2"),
-        ({"inside": 1}, TypeError, "inside: must be a bool, got 1"),
+        ({"inside": 1}, TypeError, "inside: must be True or False, got 1"),
         ({"spacing": (1.0, 2.0, 3.0)}, ValueError, "spacing: must be a number, 2 numbers"),
         ({"spacing": 0.0}, ValueError, "spacing: must be positive and finite, got 0.0"),
         ({"spatial_dims": 4}, ValueError, "spatial_dims: .* got 4"),
