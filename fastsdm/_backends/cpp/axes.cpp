@@ -57,8 +57,8 @@ void relax_axis(const Relaxation& relaxation, int threads, const std::optional<s
   parallel_for(outer * tiles, grain(length * kTileColumns), workers, [&](Index item, Worker& worker) {
     const Index column = item % tiles * kTileColumns;
     float* const columns = relaxation.squares + item / tiles * length * inner + column;
-    kernel.relax_columns(columns, columns, std::min(kTileColumns, inner - column), axis, finish,
-                         worker.scratch, worker.far);
+    kernel.relax_columns(columns, columns, std::min(kTileColumns, inner - column), axis, finish, worker.scratch,
+                         worker.far);
   });
 }
 

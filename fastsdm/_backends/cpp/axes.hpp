@@ -36,7 +36,7 @@ void relax_axis(const Relaxation& relaxation, int threads, const std::optional<s
 
 // Distance of each voxel to the nearest one of another label, 0 in the background.
 struct Instances {
-  const void* labels;        // [batch, shape...], contiguous
+  const void* labels;  // [batch, shape...], contiguous
   int label_bytes;
   std::uint64_t background;  // its bit pattern
   Index batch;
@@ -44,7 +44,7 @@ struct Instances {
   std::vector<std::array<double, 3>> spacings;  // [batch]
   double max_distance;
   std::array<bool, 3> border;  // whether beyond the ends of that axis lies another label
-  float* maps;               // [batch, shape...], contiguous
+  float* maps;                 // [batch, shape...], contiguous
 };
 void instance_distance(const Instances& instances, int threads, const std::optional<std::string>& isa);
 

@@ -166,7 +166,8 @@ class Engine {
     float* const answers = problem_.maps + map * depth_.count * plane_ + column;
     const unsigned seen = phases_seen(map).load(std::memory_order_relaxed);
     if (seen == (kInside | kOutside)) {
-      kernel_.relax_columns(field(map) + column, answers, columns, g.first.axis(depth_.length, plane_, depth_.first, depth_.count), &g.finish,
+      kernel_.relax_columns(field(map) + column, answers, columns,
+                            g.first.axis(depth_.length, plane_, depth_.first, depth_.count), &g.finish,
                             worker.scratch, worker.far);
     } else if (is_region_ || g.cap != kInfinity || g.missing != kInfinity || !pattern_of(map)) {
       for (Index z = 0; z < depth_.count; ++z) {
@@ -200,8 +201,8 @@ class Engine {
   std::vector<std::size_t> geometry_of_sample_;
   std::vector<std::atomic<unsigned>> phases_seen_;
   std::vector<Worker> workers_;
-  Scratch scratch_;                           // of all of them
-  std::unique_ptr<float[]> field_;            // of a region: squares that the last pass reads
+  Scratch scratch_;                 // of all of them
+  std::unique_ptr<float[]> field_;  // of a region: squares that the last pass reads
 };
 
 }  // namespace

@@ -28,18 +28,18 @@ inline bool operator==(const Sample& a, const Sample& b) {
 }
 
 struct Problem {
-  const void* labels;        // [batch, shape...], contiguous
-  int label_bytes;           // 1, 2, 4 or 8
+  const void* labels;  // [batch, shape...], contiguous
+  int label_bytes;     // 1, 2, 4 or 8
   Index batch;
   std::array<Index, 3> shape;
   std::vector<std::optional<ClassPattern>> classes;  // none: no voxel belongs to it
   std::vector<Sample> samples;                       // [batch]
-  double max_distance;       // distances beyond it need not be exact
-  bool both_sides;           // the shift is taken off the distances on both sides, not only inside
-  double limit;              // the map is cut to [-limit, limit]
+  double max_distance;                               // distances beyond it need not be exact
+  bool both_sides;             // the shift is taken off the distances on both sides, not only inside
+  double limit;                // the map is cut to [-limit, limit]
   std::array<Index, 3> first;  // voxel of the volume that the map begins with ...
   std::array<Index, 3> size;   // ... and the map's shape: the whole volume, or a region of it
-  float* maps;               // [batch, classes, size...], contiguous
+  float* maps;                 // [batch, classes, size...], contiguous
 };
 
 // Names of the instruction sets this CPU can run, best first.

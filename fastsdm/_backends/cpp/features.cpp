@@ -111,8 +111,8 @@ void nearest(const Features& features, int threads, const std::optional<std::str
     step.width = width;
     step.farthest = farthest_square(features.max_distance, static_cast<float>(unit));
     const bool limited = features.max_distance <= std::numeric_limits<float>::max();
-    step.most = limited ? std::max(std::floor(step.farthest) + 1, std::nextafter(step.farthest, kInfinity))
-                        : kInfinity;
+    step.most =
+        limited ? std::max(std::floor(step.farthest) + 1, std::nextafter(step.farthest, kInfinity)) : kInfinity;
     step.near_end = static_cast<std::int32_t>(near_squares << kSquareShift);
     step.none_above = std::numeric_limits<std::int32_t>::max();
     if (all_near && step.farthest < static_cast<float>(near_squares)) {

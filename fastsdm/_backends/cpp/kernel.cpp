@@ -201,8 +201,8 @@ inline void prefetch_row(const float* row, Index count) {
 // Works on one tile of columns. False where an answer does not fit 16-bit lanes; then Shorts have written
 // nothing.
 template <class V>
-bool relax_tile(const float* columns, float* answers, Index count, const Axis& axis,
-                const typename V::T* cost, const Finish* finish, void* scratch) {
+bool relax_tile(const float* columns, float* answers, Index count, const Axis& axis, const typename V::T* cost,
+                const Finish* finish, void* scratch) {
   using T = typename V::T;
   constexpr Index L = V::lanes;
   const Index length = axis.length, rows = (length + kBlock - 1) / kBlock * kBlock;

@@ -19,11 +19,11 @@ constexpr std::int16_t kShortMax = 32767;  // in 16-bit lanes: this far or farth
 // d < length rounded up to kBlock.
 struct Axis {
   Index length;
-  Index stride;                      // floats from one row to the next
-  Index first;                       // row that is answered first
-  Index answers;                     // how many rows are answered
+  Index stride;   // floats from one row to the next
+  Index first;    // row that is answered first
+  Index answers;  // how many rows are answered
   const float* float_cost;
-  const std::int16_t* short_cost;    // null where squared costs are not all integers
+  const std::int16_t* short_cost;  // null where squared costs are not all integers
 };
 
 // How the last pass turns squared units into the distances that were asked for.
@@ -53,8 +53,8 @@ struct NearestStep {
   Index width;                 // ... whose rows are that long
 };
 constexpr Index kMostSteps = 16383;
-constexpr Index kNearSteps = 31;   // along each axis, in words of near voxels
-constexpr int kSquareShift = 18;   // of the square within such a word
+constexpr Index kNearSteps = 31;  // along each axis, in words of near voxels
+constexpr int kSquareShift = 18;  // of the square within such a word
 constexpr std::int32_t kNearInfinity = (1 << 30) - 1;
 
 constexpr Index kWordPadding = 16;
@@ -91,8 +91,8 @@ struct Kernel {
 
   // Squared distance of each voxel to the nearest one of another label within the row, at most `cap`; 0 where
   // the label is the background. With `border` the row ends at another label. `edges` is like `phase`.
-  using ScanInstances = void (*)(const void* labels, std::uint64_t background, Index width, float cap,
-                                 bool border, std::uint8_t* edges, float* row);
+  using ScanInstances = void (*)(const void* labels, std::uint64_t background, Index width, float cap, bool border,
+                                 std::uint8_t* edges, float* row);
   ScanInstances scan_instances[4];
 
   // Lowers `count` (at most kTileColumns) neighbouring columns, of squares or of distances, to that of the
@@ -107,8 +107,8 @@ struct Kernel {
   // vectors the tile and per phase a strip and the minima of its blocks, rows rounded up to kBlock.
   // `far` carries from one call of a thread to its next whether answers were too far for 16-bit lanes: it
   // changes the time, never the result.
-  void (*relax_columns)(const float* columns, float* answers, Index count, const Axis& axis,
-                        const Finish* finish, void* scratch, bool& far);
+  void (*relax_columns)(const float* columns, float* answers, Index count, const Axis& axis, const Finish* finish,
+                        void* scratch, bool& far);
 
   // Fills such tables, each of `width` words. With `near`, squares below `near_squares` are near.
   void (*fill_scan_words)(Index width, Index near_squares, std::int32_t* const (&tables)[4]);

@@ -168,10 +168,9 @@ fastsdm::Channels channels_of(const Strided& volume) {
 }
 
 std::vector<std::tuple<fastsdm::Index, nb::object, nb::object>> surface_distances(
-    Strided prediction, Strided reference,
-    const std::vector<fastsdm::Index>& channels, const std::vector<Classes>& patterns,
-    const std::tuple<double, double, double>& spacing, bool planar, bool between, bool symmetric, int threads,
-    const std::optional<std::string>& isa) {
+    Strided prediction, Strided reference, const std::vector<fastsdm::Index>& channels,
+    const std::vector<Classes>& patterns, const std::tuple<double, double, double>& spacing, bool planar,
+    bool between, bool symmetric, int threads, const std::optional<std::string>& isa) {
   fastsdm::Surfaces surfaces{};
   surfaces.volumes[0] = channels_of(prediction);
   surfaces.volumes[1] = channels_of(reference);
@@ -191,8 +190,10 @@ std::vector<std::tuple<fastsdm::Index, nb::object, nb::object>> surface_distance
       if (pattern) surfaces.classes[c].patterns[volume] = {std::get<0>(*pattern), std::get<1>(*pattern)};
     }
   }
-  for (const fastsdm::Channels& volume : surfaces.volumes) agree = agree && (!volume.floats || volume.element_bytes >= 4);
-  if (!agree) throw std::invalid_argument("prediction, reference, channels and patterns: shapes and dtypes must agree");
+  for (const fastsdm::Channels& volume : surfaces.volumes)
+    agree = agree && (!volume.floats || volume.element_bytes >= 4);
+  if (!agree)
+    throw std::invalid_argument("prediction, reference, channels and patterns: shapes and dtypes must agree");
   surfaces.planar = planar;
   surfaces.between = between;
   surfaces.symmetric = symmetric;
@@ -213,13 +214,13 @@ std::vector<std::tuple<fastsdm::Index, nb::object, nb::object>> surface_distance
 }  // namespace
 
 NB_MODULE(_native_ext, module) {
-  module.def("signed_distance", &signed_distance, nb::arg("labels"), nb::arg("classes"), nb::arg("spacing"),
-             nb::arg("max_distance"), nb::arg("maps"), nb::kw_only(), nb::arg("shifts"),
-             nb::arg("both_sides"), nb::arg("missing"), nb::arg("limit"), nb::arg("first"),
-             nb::arg("threads"), nb::arg("isa") = nb::none(),
-             "Fill maps [B, K, *S] float32 from labels [B, D, H, W] of any integer dtype, where S is (D, H, W) or\n"
-             "the shape of a region of it that begins at voxel `first`.\n\n"
-             "classes holds (bit pattern, inverted) per class, or None for one that no label can equal.");
+  module.def(
+      "signed_distance", &signed_distance, nb::arg("labels"), nb::arg("classes"), nb::arg("spacing"),
+      nb::arg("max_distance"), nb::arg("maps"), nb::kw_only(), nb::arg("shifts"), nb::arg("both_sides"),
+      nb::arg("missing"), nb::arg("limit"), nb::arg("first"), nb::arg("threads"), nb::arg("isa") = nb::none(),
+      "Fill maps [B, K, *S] float32 from labels [B, D, H, W] of any integer dtype, where S is (D, H, W) or\n"
+      "the shape of a region of it that begins at voxel `first`.\n\n"
+      "classes holds (bit pattern, inverted) per class, or None for one that no label can equal.");
   module.def("scan_rows", &scan_rows, nb::arg("labels"), nb::arg("pattern"), nb::arg("squares"), nb::kw_only(),
              nb::arg("threads"), nb::arg("isa") = nb::none(),
              "Fill squares with the signed squared distances within the rows of labels [rows, width].");
@@ -227,22 +228,24 @@ NB_MODULE(_native_ext, module) {
              nb::arg("finish").none(), nb::kw_only(), nb::arg("threads"), nb::arg("isa") = nb::none(),
              "Relax signed squares [outer, length, inner] along the middle axis, in place.\n\n"
              "finish is None or (unit, shift outside, shift inside, limit): then the result is distances.");
-  module.def("instance_distance", &instance_distance, nb::arg("labels"), nb::arg("background"),
-             nb::arg("spacing"), nb::arg("max_distance"), nb::arg("border"), nb::arg("maps"), nb::kw_only(),
-             nb::arg("threads"), nb::arg("isa") = nb::none(),
-             "Fill maps [B, D, H, W] with the distance to the nearest voxel of another label.");
-  module.def("nearest", &nearest, nb::arg("labels"), nb::arg("classes"), nb::arg("spacing"),
-             nb::arg("max_distance"), nb::arg("indices"), nb::kw_only(), nb::arg("threads"),
+  module.def("instance_distance", &instance_distance, nb::arg("labels"), nb::arg("background"), nb::arg("spacing"),
+             nb::arg("max_distance"), nb::arg("border"), nb::arg("maps"), nb::kw_only(), nb::arg("threads"),
              nb::arg("isa") = nb::none(),
-             "Fill indices [B, K, 3, D, H, W] of the nearest voxels of the other phase, -1 for none. Where H is 1\n"
-             "it may be [B, K, 2, D, 1, W], without that index.");
-  module.def("surface_distances", &surface_distances, nb::arg("prediction"), nb::arg("reference"),
-             nb::arg("channels"), nb::arg("patterns"), nb::arg("spacing"), nb::kw_only(), nb::arg("planar"),
-             nb::arg("between"), nb::arg("symmetric"), nb::arg("threads"), nb::arg("isa") = nb::none(),
-             "Measure the surfaces of [C, D, H, W] against each other: (count, distances, codes) of the prediction's\n"
-             "and the reference's surface for each class. patterns holds one list for either volume, of\n"
-             "(bit pattern, inverted) per class, or None for one that no label can equal.");
-  module.def("fail_thread_after", [](int started) { fastsdm::threads_before_failure = started; },
-             nb::arg("started"), "For tests: starting one more thread after so many fails once for want of memory.");
+             "Fill maps [B, D, H, W] with the distance to the nearest voxel of another label.");
+  module.def(
+      "nearest", &nearest, nb::arg("labels"), nb::arg("classes"), nb::arg("spacing"), nb::arg("max_distance"),
+      nb::arg("indices"), nb::kw_only(), nb::arg("threads"), nb::arg("isa") = nb::none(),
+      "Fill indices [B, K, 3, D, H, W] of the nearest voxels of the other phase, -1 for none. Where H is 1\n"
+      "it may be [B, K, 2, D, 1, W], without that index.");
+  module.def(
+      "surface_distances", &surface_distances, nb::arg("prediction"), nb::arg("reference"), nb::arg("channels"),
+      nb::arg("patterns"), nb::arg("spacing"), nb::kw_only(), nb::arg("planar"), nb::arg("between"),
+      nb::arg("symmetric"), nb::arg("threads"), nb::arg("isa") = nb::none(),
+      "Measure the surfaces of [C, D, H, W] against each other: (count, distances, codes) of the prediction's\n"
+      "and the reference's surface for each class. patterns holds one list for either volume, of\n"
+      "(bit pattern, inverted) per class, or None for one that no label can equal.");
+  module.def(
+      "fail_thread_after", [](int started) { fastsdm::threads_before_failure = started; }, nb::arg("started"),
+      "For tests: starting one more thread after so many fails once for want of memory.");
   module.def("isas", &fastsdm::supported_isas, "Instruction sets this CPU can run, best first.");
 }

@@ -43,8 +43,9 @@ FASTSDM_INLINE void write_words(const std::int32_t* strip, Index count, Index to
   }
 }
 
-FASTSDM_INLINE void write_near(const std::int32_t* strip, Index row, Index count, Index to, const NearestStep& step,
-                               const std::int32_t* place_middle, const std::int32_t* place_scanned) {
+FASTSDM_INLINE void write_near(const std::int32_t* strip, Index row, Index count, Index to,
+                               const NearestStep& step, const std::int32_t* place_middle,
+                               const std::int32_t* place_scanned) {
   constexpr Index L = Ints::lanes;
   std::int32_t rows[L], middle[L], scanned[L];
   const auto here = static_cast<std::int32_t>(row);

@@ -195,7 +195,8 @@ void nearest_columns(const Tile& tile, Index count, const Axis& axis, const Near
     }
     if (!any_far) continue;
     if (axis.short_cost && !far) {
-      far = !search_blocks<Shorts>(tile, first, end, axis, axis.short_cost, step, places, of_group, split, squares);
+      far =
+          !search_blocks<Shorts>(tile, first, end, axis, axis.short_cost, step, places, of_group, split, squares);
       if (!far) continue;
     }
     search_blocks<Floats>(tile, first, end, axis, axis.float_cost, step, places, of_group, split, squares);

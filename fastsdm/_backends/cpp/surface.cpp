@@ -51,7 +51,8 @@ class Measure {
       : problem_(problem), threads_(threads), isa_(isa), kernel_(kernel_of(isa)), grid_(problem.shape) {
     const Index voxels = problem.shape[0] * problem.shape[1] * problem.shape[2];
     workers_.resize(static_cast<std::size_t>(useful_threads(voxels, threads)));
-    for (Worker& worker : workers_) worker.bytes.resize(static_cast<std::size_t>(problem.shape[2] + kPhasePadding));
+    for (Worker& worker : workers_)
+      worker.bytes.resize(static_cast<std::size_t>(problem.shape[2] + kPhasePadding));
     if (problem.between) {
       for (std::size_t axis = problem.planar ? 1 : 0; axis < 3; ++axis) ++grid_[axis];
     }
@@ -85,8 +86,8 @@ class Measure {
         for (std::size_t c = 0; c < problem_.classes.size(); ++c) {
           Word* const words = masks_[2 * c + volume].row(z * height + y);
           const SurfaceClass& wanted = problem_.classes[c];
-          worker.is_nan[volume] |= readers[volume].read(wanted.channel, wanted.patterns[volume], z, y,
-                                                        worker.bytes.data(), words);
+          worker.is_nan[volume] |=
+              readers[volume].read(wanted.channel, wanted.patterns[volume], z, y, worker.bytes.data(), words);
         }
       }
     });
@@ -105,8 +106,8 @@ class Measure {
       BitVolume& bits = surfaces_[i].bits;
       const Index z = item % depth;
       for (Index y = 0; y < height; ++y) {
-        find_surface(masks_[i], problem_.planar, problem_.between, z, y, zeros.data() + 1, bits.row(z * height + y),
-                     bits.words);
+        find_surface(masks_[i], problem_.planar, problem_.between, z, y, zeros.data() + 1,
+                     bits.row(z * height + y), bits.words);
       }
     });
     parallel_for(masks, 1, workers_,
@@ -179,8 +180,9 @@ class Measure {
     for (Index row = 0; row < own.bits.rows(); ++row) {
       std::size_t next = static_cast<std::size_t>(own.begins[static_cast<std::size_t>(row)]);
       // On the other surface a distance is inside, hence negative.
-      each_bit(own.bits.row(row), own.bits.words,
-               [&](Index x) { distances[next++] = std::max(map[static_cast<std::size_t>(row * grid_[2] + x)], 0.0f); });
+      each_bit(own.bits.row(row), own.bits.words, [&](Index x) {
+        distances[next++] = std::max(map[static_cast<std::size_t>(row * grid_[2] + x)], 0.0f);
+      });
     }
   }
 

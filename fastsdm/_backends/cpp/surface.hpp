@@ -26,9 +26,9 @@ struct SurfaceClass {
 struct Surfaces {
   Channels volumes[2];
   std::array<Index, 3> shape;
-  bool planar;        // the first axis is none of the user's: it has no neighbours
-  bool between;       // surface elements lie between voxels: cells of 8 (4) voxels of both phases
-  bool symmetric;     // else only the first volume's surfaces are measured
+  bool planar;     // the first axis is none of the user's: it has no neighbours
+  bool between;    // surface elements lie between voxels: cells of 8 (4) voxels of both phases
+  bool symmetric;  // else only the first volume's surfaces are measured
   std::vector<SurfaceClass> classes;
   std::array<double, 3> spacing;
 };

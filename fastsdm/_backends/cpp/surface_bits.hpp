@@ -44,7 +44,8 @@ struct BitVolume {
   std::vector<Word> storage;
 
   explicit BitVolume(const std::array<Index, 3>& shape)
-      : shape(shape), words((shape[2] + kBits - 1) / kBits),
+      : shape(shape),
+        words((shape[2] + kBits - 1) / kBits),
         storage(static_cast<std::size_t>(shape[0] * shape[1] * (words + 2))) {}
 
   Index rows() const { return shape[0] * shape[1]; }
@@ -97,7 +98,8 @@ void pack(const std::uint8_t* bytes, Index width, Word* words) {
 class Reader {
  public:
   Reader(const Channels& channels, Index width, const Kernel& kernel)
-      : channels_(channels), width_(width),
+      : channels_(channels),
+        width_(width),
         match_row_(kernel.match_row[channels.element_bytes == 8 ? 3 : channels.element_bytes / 2]) {}
 
   // Returns whether the row holds NaN.
@@ -109,15 +111,15 @@ class Reader {
     const Index first = channel * strides[0] + z * strides[1] + y * strides[2], stride = strides[3];
     const void* const row = static_cast<const unsigned char*>(channels_.data) + first * channels_.element_bytes;
     if (channels_.floats) {
-      is_nan = (channels_.element_bytes == 4 ? mark_floats<float> : mark_floats<double>)(row, width_, stride, bytes);
+      is_nan =
+          (channels_.element_bytes == 4 ? mark_floats<float> : mark_floats<double>)(row, width_, stride, bytes);
     } else if (stride == 1) {
       match_row_(row, pattern->value, pattern->inverted, width_, bytes);
     } else {
       constexpr decltype(&match_strided<std::uint8_t>) match[] = {
           match_strided<std::uint8_t>, match_strided<std::uint16_t>, match_strided<std::uint32_t>,
           match_strided<std::uint64_t>};
-      match[channels_.element_bytes == 8 ? 3 : channels_.element_bytes / 2](row, width_, stride, *pattern,
-                                                                            bytes);
+      match[channels_.element_bytes == 8 ? 3 : channels_.element_bytes / 2](row, width_, stride, *pattern, bytes);
     }
     pack(bytes, width_, words);
     return is_nan;
@@ -171,9 +173,11 @@ std::uint8_t code_of(const BitVolume& mask, bool planar, Index z, Index y, Index
       for (Index dx = 0; dx < 2; ++dx, ++bit) {
         const Index at[3] = {planar ? z : z - 1 + dz, y - 1 + dy, x - 1 + dx};
         bool inside = true;
-        for (std::size_t axis = 0; axis < 3; ++axis) inside = inside && at[axis] >= 0 && at[axis] < mask.shape[axis];
+        for (std::size_t axis = 0; axis < 3; ++axis)
+          inside = inside && at[axis] >= 0 && at[axis] < mask.shape[axis];
         if (!inside) continue;
-        code |= static_cast<unsigned>(mask.row(at[0] * mask.shape[1] + at[1])[at[2] / kBits] >> at[2] % kBits & 1) << bit;
+        code |= static_cast<unsigned>(mask.row(at[0] * mask.shape[1] + at[1])[at[2] / kBits] >> at[2] % kBits & 1)
+                << bit;
       }
     }
   }

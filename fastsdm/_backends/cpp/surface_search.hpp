@@ -43,7 +43,8 @@ struct Neighbour {
 
 class Search {
  public:
-  Search(const std::array<Index, 3>& shape, const std::array<double, 3>& spacing) : shape_(shape), spacing_(spacing) {
+  Search(const std::array<Index, 3>& shape, const std::array<double, 3>& spacing)
+      : shape_(shape), spacing_(spacing) {
     // Rows within an ellipse that holds about as many as the table may.
     const double most = static_cast<double>(kMostNeighbours) / 3.14159 * spacing[0] * spacing[1];
     reach_ = most;
@@ -56,7 +57,8 @@ class Search {
         if (square <= most) table_.push_back({square, static_cast<std::int32_t>(z), static_cast<std::int32_t>(y)});
       }
     }
-    std::sort(table_.begin(), table_.end(), [](const Neighbour& a, const Neighbour& b) { return a.square < b.square; });
+    std::sort(table_.begin(), table_.end(),
+              [](const Neighbour& a, const Neighbour& b) { return a.square < b.square; });
   }
 
   // Squared distance to the nearest bit, infinite where there is none; adds to `looked` the rows it looked at.

@@ -42,9 +42,7 @@ inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_
   const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_i32gather_epi32(from, index, 4));
 }
-inline bool any_less(Floats a, Floats b) {
-  return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)) != 0;
-}
+inline bool any_less(Floats a, Floats b) { return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)) != 0; }
 
 struct Shorts {
   using T = std::int16_t;
