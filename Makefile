@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard fastsdm/_backends/cpp/* fastsdm/_backends/cpp/simd/*)
+CPP := $(filter %.cpp %.hpp,$(NATIVE))
 
 # Where there is no GPU the tests hold our calls to the signatures of CuPy and cuCIM, which import without CUDA.
 # Where there is one, it is its owner who installs them: for that CUDA, with all they need.
@@ -76,15 +77,17 @@ gpu-minutes: $(if $(HERE),,$(STAMP))  ## the same in five minutes: fast tests, h
 bench: $(STAMP)  ## time everything beside its peers, into benchmarks/results/ (QUICK=1: three minutes)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
-check: $(STAMP)  ## ruff, mypy --strict, import-linter
+check: $(STAMP)  ## ruff, clang-format, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 fix: $(STAMP)  ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
 
 docs: $(STAMP)  ## the documentation as a site, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
