@@ -13,9 +13,9 @@ from monai.data import MetaTensor
 from monai.losses import DeepSupervisionLoss
 
 from fastsdm import _validate, losses
-from fastsdm._prefetch import Prefetched
 from fastsdm._types import SpacingLike
 from fastsdm._warn import warn_caller
+from fastsdm.losses._target import Target
 
 #: MONAI's DeepSupervisionLoss calls them weight modes.
 _WEIGHTS: dict[str, Callable[[int], float]] = {
@@ -74,50 +74,29 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
         TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
     """
 
-    def __init__(self, *args: Any, spacing: SpacingLike | None = None, **kwargs: Any) -> None:
-        from_affine = isinstance(spacing, str)
-        if from_affine and spacing != "affine":
-            raise ValueError(f"spacing: must be 'affine' or numbers, got {spacing!r}")
-        super().__init__(*args, spacing=None if from_affine else spacing, **kwargs)
-        if from_affine:
-            # Whoever reads the spacing without asking `spacing_for` gets what is no number, and fails.
-            self.spacing = spacing
+    def _checked_spacing(self, spacing: SpacingLike | None) -> SpacingLike | None:
+        return spacing if _is_affine(spacing) else super()._checked_spacing(spacing)
 
-    def forward(
-        self, input: torch.Tensor, target: torch.Tensor, *, spacing: SpacingLike | None = None, **kwargs: Any
-    ) -> torch.Tensor:
-        """The loss, as in :mod:`fastsdm.losses`; ``spacing`` may be ``"affine"``."""
-        if spacing is None or isinstance(spacing, str):
-            spacing = self.spacing_for(input, target, spacing, whole=_shape_before_resizing())
+    def batch_spacing(
+        self,
+        given: SpacingLike | None,
+        target: torch.Tensor,
+        spatial_dims: int,
+        input: torch.Tensor | None = None,
+        distance_map: object = None,
+    ) -> SpacingLike:
+        """As in :mod:`fastsdm.losses`; ``"affine"``, the call's or the loss's, is that of target or input."""
+        if given is None or _is_affine(given):
+            if input is not None:
+                given = self.spacing_for(input, target, given, whole=_shape_before_resizing())
+            elif _is_affine(self.spacing if given is None else given):
+                given = spacing_of(target, spatial_dims)
+        return super().batch_spacing(given, target, spatial_dims, input, distance_map)
+
+    def _activated(self, input: torch.Tensor, truth: Target) -> torch.Tensor:
         if isinstance(input, MetaTensor):
             input = input.as_tensor()  # its bookkeeping at every operation serves nothing here
-        return super().forward(input, target, spacing=spacing, **kwargs)
-
-    def target_map(
-        self,
-        target: torch.Tensor,
-        channels: int,
-        *,
-        spatial_dims: int = 3,
-        spacing: SpacingLike | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
-        """The target's map, as in :mod:`fastsdm.losses`; ``spacing`` may be ``"affine"``."""
-        spacing = self._spacing_of_target(target, spatial_dims, spacing)
-        return super().target_map(target, channels, spatial_dims=spatial_dims, spacing=spacing, **kwargs)
-
-    def prefetch(
-        self,
-        target: torch.Tensor,
-        channels: int,
-        *,
-        spatial_dims: int = 3,
-        spacing: SpacingLike | None = None,
-        **kwargs: Any,
-    ) -> Prefetched[torch.Tensor]:
-        """The map on its way, as in :mod:`fastsdm.losses`; ``spacing`` may be ``"affine"``."""
-        spacing = self._spacing_of_target(target, spatial_dims, spacing)
-        return super().prefetch(target, channels, spatial_dims=spatial_dims, spacing=spacing, **kwargs)
+        return super()._activated(input, truth)
 
     def spacing_for(
         self,
@@ -148,12 +127,6 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
         rows = _validate.spacing_rows(spacing, input.shape[:1], ndim)
         ratios = [a / b for a, b in zip(whole[-ndim:], input.shape[2:], strict=True)]
         return rows * torch.tensor(ratios, dtype=torch.float64, device="cpu")
-
-    def _spacing_of_target(
-        self, target: torch.Tensor, ndim: int, spacing: SpacingLike | None
-    ) -> SpacingLike | None:
-        spacing = self.spacing if spacing is None else spacing
-        return spacing_of(target, ndim) if _is_affine(spacing) else spacing
 
     def _warn_of_unequal_voxels(self, source: torch.Tensor, ndim: int) -> None:
         if not isinstance(source, MetaTensor):

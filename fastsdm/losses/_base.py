@@ -75,7 +75,7 @@ class DistanceMapLoss(SharedSettings):
         """
         self._check_prediction(input)
         truth = self._read(target, input.shape, input.device, ignore_mask)
-        spacing = self.batch_spacing(spacing, target, input, distance_map)
+        spacing = self.batch_spacing(spacing, target, input.ndim - 2, input, distance_map)
         handed = None
         if distance_map is not None:
             known = None if settings_of(distance_map) is None else spacing  # compared with what it knows
@@ -88,7 +88,8 @@ class DistanceMapLoss(SharedSettings):
     def batch_spacing(
         self,
         given: SpacingLike | None,
-        target: object,
+        target: torch.Tensor,
+        spatial_dims: int,
         input: torch.Tensor | None = None,
         distance_map: object = None,
     ) -> SpacingLike:
@@ -100,6 +101,7 @@ class DistanceMapLoss(SharedSettings):
         Args:
             given: the call's ``spacing``.
             target: as it was handed in.
+            spatial_dims: how many of its axes are spatial, the last ones.
             input: the prediction, where there is one by then.
             distance_map: as it was handed in.
         """
@@ -142,7 +144,7 @@ class DistanceMapLoss(SharedSettings):
         _validate.target_layout(target, spatial_dims)
         shape = torch.Size((target.shape[0], channels, *target.shape[-spatial_dims:]))
         truth = self._read(target, shape, target.device, ignore_mask)
-        return self._map(truth, self.batch_spacing(spacing, target))
+        return self._map(truth, self.batch_spacing(spacing, target, spatial_dims))
 
     def prefetch(
         self,
@@ -165,7 +167,7 @@ class DistanceMapLoss(SharedSettings):
         Returns:
             What ``forward`` takes as its ``distance_map``; see :func:`fastsdm.prefetch`.
         """
-        spacing, channels = self.batch_spacing(spacing, target), _channel_count(channels)
+        spacing, channels = self.batch_spacing(spacing, target, spatial_dims), _channel_count(channels)
         options: dict[str, Any] = {
             "spatial_dims": spatial_dims,
             "spacing": spacing,

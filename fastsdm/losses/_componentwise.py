@@ -115,7 +115,7 @@ class ComponentwiseLoss(torch.nn.Module):
         loss._check_prediction(input)
         truth = loss._read(target, input.shape, input.device, ignore_mask)
         batch, ndim = len(input), input.ndim - 2
-        rows = _validate.spacing_rows(loss.batch_spacing(spacing, target, input), (batch,), ndim)
+        rows = _validate.spacing_rows(loss.batch_spacing(spacing, target, ndim, input), (batch,), ndim)
         maps = loss.target_map(
             target, input.shape[1], spatial_dims=ndim, spacing=rows, ignore_mask=ignore_mask
         )

@@ -126,6 +126,15 @@ def test_maps_made_ahead_have_the_spacing_of_the_affine() -> None:
         loss(logits, target, distance_map=ours.BoundaryLoss(softmax=True, spacing=1.0).prefetch(target, 3))
 
 
+def test_components_are_measured_in_the_voxels_of_the_affine() -> None:
+    spacings = [(6.0, 5.0, 5.0), (2.0, 1.0, 1.5)]
+    target = batch_of(*spacings)
+    logits = torch.randn(2, 3, *target.shape[2:], generator=torch.Generator().manual_seed(0))
+    by_affine = fastsdm.losses.ComponentwiseLoss(ours.BoundaryLoss(softmax=True, spacing="affine"))
+    by_hand = fastsdm.losses.ComponentwiseLoss(fastsdm.losses.BoundaryLoss(softmax=True, spacing=spacings))
+    assert by_affine(logits, target).item() == by_hand(logits, target.as_tensor()).item()
+
+
 def test_unequal_voxels_are_told_of_and_can_be_silenced() -> None:
     target, logits = batch_of(SPACING), torch.zeros(1, 3, 33, 47, 38)
     with pytest.warns(

@@ -137,8 +137,8 @@ def test_the_hook_for_a_spacing_of_the_batch() -> None:
         def _checked_spacing(self, spacing):
             return None if spacing == "image" else super()._checked_spacing(spacing)
 
-        def batch_spacing(self, given, target, input=None, distance_map=None):
-            own = super().batch_spacing(given, target, input, distance_map)
+        def batch_spacing(self, given, target, spatial_dims, input=None, distance_map=None):
+            own = super().batch_spacing(given, target, spatial_dims, input, distance_map)
             return getattr(target, "steps", own) if given is None else own
 
     labels = torch.zeros(1, 6, 6, 6, dtype=torch.int64)
