@@ -17,12 +17,6 @@ _CPU_PIECE = 1 << 18
 RESIDUE = 2.0**-21
 
 
-def spacing_rows(spacing: torch.Tensor) -> SpacingRows:
-    """The rows of ``[B, ndim]`` as numbers; a single one where all samples have the same."""
-    rows = tuple(map(tuple, spacing.tolist()))
-    return rows[:1] if len(set(rows)) == 1 else rows
-
-
 def voxel_shift(convention: str, spacing: Sequence[float]) -> float:
     """By how much the convention moves a distance: ``h = min(spacing)``, ``1``, ``h/2`` or 0."""
     h = min(spacing)

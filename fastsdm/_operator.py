@@ -9,7 +9,7 @@ import torch
 
 from fastsdm import _conventions, _validate
 from fastsdm._backends import registry
-from fastsdm._backends.contract import SpacingRows, finishing
+from fastsdm._backends.contract import SpacingRows, finishing, spacing_rows
 
 _SCHEMA = (
     "signed_distance(Tensor labels, Tensor? spacing, float[] row, int[]? classes, str convention, str empty, "
@@ -58,7 +58,7 @@ def _signed_distance(
         rows = (tuple(row),)
     else:
         _validate.spacing_values(spacing)
-        rows = _conventions.spacing_rows(spacing)
+        rows = spacing_rows(spacing)
     if labels.numel() == 0:
         return _empty_map(labels, classes, dtype, region)
     labels, shape = labels.contiguous(), labels.shape[1:]

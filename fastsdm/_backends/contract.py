@@ -12,6 +12,12 @@ import torch
 SpacingRows: TypeAlias = "tuple[tuple[float, ...], ...]"
 
 
+def spacing_rows(spacing: torch.Tensor) -> SpacingRows:
+    """The rows of ``[B, ndim]`` as numbers; a single one where all samples have the same."""
+    rows = tuple(map(tuple, spacing.tolist()))
+    return rows[:1] if len(set(rows)) == 1 else rows
+
+
 class Backend(Protocol):
     """One way to compute plain signed maps; it holds no policy and never falls back."""
 

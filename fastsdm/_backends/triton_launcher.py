@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fastsdm._backends.contract import Finish, SpacingRows
+from fastsdm._backends.contract import Finish, SpacingRows, spacing_rows
 from fastsdm._backends.triton_arguments import Numbers, is_run, search_numbers, table_of
 from fastsdm._backends.triton_passes import AMD, INTERPRETER, NVIDIA, Pass, Tiles, nearest_passes, passes
 
@@ -55,7 +55,14 @@ class TritonBackend:
         """See :class:`fastsdm._backends.contract.Backend`."""
         shape = labels.shape[1:]
         return self.finished_region(
-            labels, classes, _rows(spacing), max_distance, _PLAIN, [0] * len(shape), shape, torch.float32
+            labels,
+            classes,
+            spacing_rows(spacing),
+            max_distance,
+            _PLAIN,
+            [0] * len(shape),
+            shape,
+            torch.float32,
         )
 
     def finished_region(
@@ -109,14 +116,9 @@ class TritonBackend:
         labels = _loadable(labels)
         launches = nearest_passes(tuple(labels.shape), labels.dtype, count, _tiles(labels.device))
         finish = replace(_PLAIN, limit=math.inf if max_distance is None else max_distance)
-        call = _prepared(launches, labels, classes, _rows(spacing), max_distance, finish)
+        call = _prepared(launches, labels, classes, spacing_rows(spacing), max_distance, finish)
         _run_on_its_device(_run_nearest, call, result)
         return result
-
-
-def _rows(spacing: torch.Tensor) -> SpacingRows:
-    rows = tuple(map(tuple, spacing.tolist()))
-    return rows[:1] if len(set(rows)) == 1 else rows
 
 
 def _loadable(labels: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 
 from fastsdm import _conventions, _validate
 from fastsdm._arrays import as_tensor
+from fastsdm._backends.contract import spacing_rows
 from fastsdm._sdm import signed_distance_region
 from fastsdm._settings import check_options
 from fastsdm._types import Convention, SpacingLike
@@ -152,7 +153,7 @@ def patch_halo(
         raise ValueError(f"spacing: must be one number per spatial axis, got {spacing!r}")
     row = _validate.spacing_rows(spacing, (), len(spacing))
     _validate.spacing_values(row)
-    limit = _conventions.search_limit(convention, _conventions.spacing_rows(row), max_distance)
+    limit = _conventions.search_limit(convention, spacing_rows(row), max_distance)
     assert limit is not None
     # A voxel at the limit itself is taken in: its rounded distance may fall on either side of it.
     return tuple(math.floor(limit / step * (1 + 1e-6)) for step in row[0].tolist())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastsdm import _conventions, testing
 from fastsdm._backends import registry
-from fastsdm._backends.contract import finishing
+from fastsdm._backends.contract import finishing, spacing_rows
 
 native: Any = registry.get("native")
 
@@ -26,7 +26,7 @@ def isas() -> list[str]:
 def finished(labels, classes, spacing, how, limit=None, start=None, size=None, **options):
     shape = labels.shape[1:]
     start, size = start or [0] * len(shape), size or shape
-    rows = _conventions.spacing_rows(spacing)
+    rows = spacing_rows(spacing)
     return native.finished_region(labels, classes, rows, limit, how, start, size, torch.float32, **options)
 
 
@@ -62,8 +62,8 @@ def test_a_finished_region_is_the_crop_of_the_finished_map(data) -> None:
     limit = data.draw(st.sampled_from([None, 0.4, 1.0, 6.5]))
     options = {"threads": data.draw(st.sampled_from([1, 3])), "isa": data.draw(st.sampled_from(isas()))}
 
-    reach = _conventions.search_limit(convention, _conventions.spacing_rows(spacing), limit)
-    how = _conventions.finish(convention, empty, _conventions.spacing_rows(spacing), shape, limit)
+    reach = _conventions.search_limit(convention, spacing_rows(spacing), limit)
+    how = _conventions.finish(convention, empty, spacing_rows(spacing), shape, limit)
     plain = native.signed_distance(labels, classes, spacing, reach, **options)
     got = finished(labels, classes, spacing, how, reach, start, size, **options)
     assert got.is_contiguous()
@@ -74,7 +74,7 @@ def test_a_finished_region_is_the_crop_of_the_finished_map(data) -> None:
 def test_a_mask_is_every_label_but_0(dtype) -> None:
     labels = torch.from_numpy(testing.shells((6, 9, 20), classes=3))[None].to(dtype)
     unit = torch.ones(1, 3, dtype=torch.float64)
-    how = _conventions.finish("plain", "inf", _conventions.spacing_rows(unit), labels.shape[1:], None)
+    how = _conventions.finish("plain", "inf", spacing_rows(unit), labels.shape[1:], None)
     expected = native.signed_distance(labels != 0, (1,), unit, None)
     assert torch.equal(finished(labels, None, unit, how), expected)
 
@@ -84,7 +84,7 @@ def test_distances_beyond_16_bit_lanes() -> None:
     labels = torch.zeros(1, 400, 420, 3, dtype=torch.uint8)
     labels[0, 5, 7, 1] = 1
     unit = torch.ones(1, 3, dtype=torch.float64)
-    how = _conventions.finish("midline", "inf", _conventions.spacing_rows(unit), labels.shape[1:], None)
+    how = _conventions.finish("midline", "inf", spacing_rows(unit), labels.shape[1:], None)
     whole = _conventions.apply_(native.signed_distance(labels, (1,), unit, None), how)
     for start, size in (((300, 310, 0), (50, 60, 3)), ((0, 310, 1), (10, 60, 1)), ((300, 0, 0), (60, 30, 2))):
         got = finished(labels, (1,), unit, how, None, start, size)
@@ -95,7 +95,7 @@ def test_regions_too_large_to_be_made_together() -> None:
     """Three maps, each with a field of 5.8 million voxels."""
     labels = torch.from_numpy(testing.shells((200, 180, 172), classes=3, thickness=20))[None]
     unit = torch.ones(1, 3, dtype=torch.float64)
-    how = _conventions.finish("kervadec", "inf", _conventions.spacing_rows(unit), labels.shape[1:], None)
+    how = _conventions.finish("kervadec", "inf", spacing_rows(unit), labels.shape[1:], None)
     start, size = (100, 3, 1), (8, 170, 170)
     got = finished(labels, (0, 1, 2), unit, how, None, start, size)
     assert torch.equal(got, cropped(finished(labels, (0, 1, 2), unit, how), start, size))
@@ -103,13 +103,13 @@ def test_regions_too_large_to_be_made_together() -> None:
 
 def test_empty_region() -> None:
     labels, unit = torch.ones(2, 4, 5, 6, dtype=torch.uint8), torch.ones(2, 3, dtype=torch.float64)
-    how = _conventions.finish("plain", "inf", _conventions.spacing_rows(unit), labels.shape[1:], None)
+    how = _conventions.finish("plain", "inf", spacing_rows(unit), labels.shape[1:], None)
     assert finished(labels, (1,), unit, how, None, (1, 2, 3), (2, 0, 3)).shape == (2, 1, 2, 0, 3)
 
 
 @pytest.mark.parametrize(("start", "size"), [((0, 0, 1), (4, 5, 6)), ((-1, 0, 0), (2, 2, 2))])
 def test_region_outside_the_volume(start, size) -> None:
     labels, unit = torch.ones(1, 4, 5, 6, dtype=torch.uint8), torch.ones(1, 3, dtype=torch.float64)
-    how = _conventions.finish("plain", "inf", _conventions.spacing_rows(unit), labels.shape[1:], None)
+    how = _conventions.finish("plain", "inf", spacing_rows(unit), labels.shape[1:], None)
     with pytest.raises(ValueError, match="shapes must agree"):
         finished(labels, (1,), unit, how, None, start, size)
