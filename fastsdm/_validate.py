@@ -201,13 +201,11 @@ def float_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> 
 def integer_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> torch.Tensor:
     """Read labels or a mask as integers or booleans: one rule wherever distances are measured.
 
-    Negative labels mark what is no object (frameworks store -1 for voxels left out), so they are never
-    inside of a mask.
+    Negative labels, such as the -1 that frameworks store for voxels left out, are outside of a mask.
 
     Args:
         target: any shape.
-        whole: whether it holds labels, of which floats are rounded; else it is a mask, and inside are floats
-            above 0.5 and integers above 0.
+        whole: labels, of which floats are rounded; else a mask: inside are floats above 0.5, integers above 0.
         name: for the message.
 
     Raises:

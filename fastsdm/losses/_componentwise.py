@@ -28,8 +28,9 @@ class ComponentwiseLoss(torch.nn.Module):
 
     Args:
         loss: a loss of :mod:`fastsdm.losses` with a value per sample and class, such as :class:`BoundaryLoss`
-            or :class:`HausdorffDTLoss` but not :class:`GeneralizedSurfaceLoss`; or any function of prediction and target that returns a value per
-            voxel, ``[B, *S]`` or ``[B, C, *S]``, such as ``torch.nn.CrossEntropyLoss(reduction="none")``.
+            or :class:`HausdorffDTLoss` but not :class:`GeneralizedSurfaceLoss`; or any function of prediction
+            and target that returns a value per voxel, ``[B, *S]`` or ``[B, C, *S]``, such as
+            ``torch.nn.CrossEntropyLoss(reduction="none")``.
             ``reduction``, ``spacing``, classes and ignored voxels are those of the loss of fastsdm; its
             ``batch`` must be False and its ``normalize`` None. The target's distances are those in the whole
             volume. The distances to the prediction in :class:`HausdorffDTLoss` are those to what the
