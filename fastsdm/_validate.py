@@ -205,7 +205,7 @@ def integer_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -
 
     Args:
         target: any shape.
-        whole: labels, of which floats are rounded; else a mask: inside are floats above 0.5, integers above 0.
+        whole: labels, of which floats are rounded; else a mask: inside above 0.5 (floats) or 0.
         name: for the message.
 
     Raises:
