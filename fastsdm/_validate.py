@@ -216,7 +216,7 @@ def integer_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -
         return target.round().long() if whole else target > 0.5
     if whole or not target.dtype.is_signed:
         return target
-    has_negative = not _may_be_read(target) or target.numel() == 0 or bool(target.amin() < 0)
+    has_negative = not _may_be_read(target) or target.numel() == 0 or bool(target.min() < 0)
     return target > 0 if has_negative else target  # read as it is: reading is cheaper than a copy
 
 
