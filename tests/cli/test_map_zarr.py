@@ -264,20 +264,31 @@ print(*(line.split()[1] for line in Path("/proc/self/status").read_text().splitl
 """
 
 
+_LIBRARIES = """
+from pathlib import Path
+import fastsdm.cli.app, fastsdm.cli.map_stored, zarr
+print(*(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts resident memory as Linux does")
 @pytest.mark.parametrize("limit", [(), ("--max-distance", "12")])
 def test_the_process_stays_below_the_limit(tmp_path: Path, limit: tuple[str, ...]) -> None:
-    """A map of 500 MiB in a process of less than 400 MiB, libraries and all."""
+    """A map of 500 MiB in a process that takes 160 MiB beside its libraries, which differ by machine."""
     values = testing.shells((320, 320, 320), classes=4, thickness=9).astype(np.uint8)
     labels = zarr.create_array(tmp_path / "labels.zarr", shape=values.shape, chunks=(96,) * 3, dtype="u1")
     labels[...] = values
     run = [sys.executable, "-c", _RUN, "map", "labels.zarr", "sdm.zarr", "--classes", "4", *limit]
-    run += ["--chunks", "128,128,128", "--memory", "400MiB"]
+    libraries = subprocess.run(
+        [sys.executable, "-c", _LIBRARIES], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    allowed = (int(libraries.stdout) >> 10) + 160
+    run += ["--chunks", "128,128,128", "--memory", f"{allowed}MiB"]
     done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     maps = zarr.open_array(tmp_path / "sdm.zarr", mode="r")
-    assert int(done.stdout.split()[-1]) << 10 < 400 << 20 < maps.nbytes
+    assert int(done.stdout.split()[-1]) << 10 < allowed << 20 < maps.nbytes
     for value in range(4):
         expected = fastsdm.signed_distance(
             values, classes=[value], max_distance=float(limit[1]) if limit else None
