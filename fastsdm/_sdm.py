@@ -119,9 +119,8 @@ def distance_transform(
     tensor, restore = as_tensor(mask, "mask")
     _validate.target_layout(tensor, 0, "mask")
     _validate.float_labels(tensor, whole=False, name="mask")
-    if (
-        tensor.dtype.is_signed
-    ):  # not the rule for masks of objects: every value but 0 is measured, as by scipy
+    # Unlike in a mask of objects, every value but 0 is measured, as by scipy.
+    if tensor.dtype.is_signed:
         tensor = tensor != 0
     plain = _checked_map(
         tensor,
@@ -214,10 +213,8 @@ def _checked_map(
     result_dtype = _validate.float_dtype(dtype)
     leading, shape = labels.shape[: labels.ndim - spatial_dims], labels.shape[labels.ndim - spatial_dims :]
     is_compiling = torch.compiler.is_compiling()
-    if classes is None and ignore_index is not None:  # the ignored label is looked for in the mask as it came
-        _validate.float_labels(labels, whole=False, name=name)
-    else:
-        labels = _validate.integer_labels(labels, whole=classes is not None, name=name)
+    given = labels
+    labels = _validate.integer_labels(labels, whole=classes is not None, name=name)
 
     # A graph holds numbers for good, so a spacing that changes enters it as a tensor.
     row = None if is_compiling else _validate.spacing_row(spacing, spatial_dims)
@@ -237,22 +234,20 @@ def _checked_map(
         maps: torch.Tensor = signed_distance_operator(labels, rows, row or [], values, *options)
     else:
         rows = _validate.spacing_rows(spacing, leading, spatial_dims)
-        maps = _with_ignored(labels, rows, values, _validate.integer("ignore_index", ignore_index), *options)
+        holding = given if values is None else labels  # a mask that was read has lost the ignored label
+        holding = holding.round() if holding.is_floating_point() else holding
+        ignored = equal_labels(holding, _validate.integer("ignore_index", ignore_index))
+        maps = _with_ignored(labels, ignored.reshape(labels.shape), rows, values, *options)
     result_shape = shape if region is None else region[1]
     return maps.reshape((*leading, *([] if values is None else [len(values)]), *result_shape))
 
 
 def _with_ignored(
-    labels: torch.Tensor, rows: torch.Tensor, values: list[int] | None, ignore_index: int, *options: Any
+    labels: torch.Tensor, ignored: torch.Tensor, rows: torch.Tensor, values: list[int] | None, *options: Any
 ) -> torch.Tensor:
-    whole = labels.round() if labels.is_floating_point() else labels
-    ignored = equal_labels(whole, ignore_index).unsqueeze(1)
-    masks = (
-        [_validate.integer_labels(labels, whole=False)]
-        if values is None
-        else [labels == value for value in values]
-    )
+    masks = [labels] if values is None else [labels == value for value in values]
     inside = torch.stack(masks, dim=1) != 0
+    ignored = ignored.unsqueeze(1)
     return signed_distance_of_masks(inside & ~ignored, ignored, rows, *options)
 
 
