@@ -24,6 +24,7 @@ from fastsdm.cli.terminal import (
     NanOption,
     NegativeOption,
     SpacingOption,
+    classes_option,
     fail,
     note,
     numbers_option,
@@ -129,20 +130,6 @@ def map_labels(
     note(source, [*opened.notes, *outcome.changes])
     if empty != "raise":
         note_empty_classes(outcome.census, empty)
-
-
-def classes_option(text: str) -> int | list[int]:
-    """Read ``--classes``: a count, or label values."""
-    try:
-        values = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        values = []
-    if not values:
-        fail(
-            f"--classes: must be a count, or label values separated by commas ('1,' for one); got {text!r}",
-            USAGE,
-        )
-    return values if "," in text else values[0]
 
 
 def _map_in_memory(

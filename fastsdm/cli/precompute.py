@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.progress import TaskID
 
 from fastsdm._types import Convention, EmptyPolicy
-from fastsdm.cli.map import classes_option
 from fastsdm.cli.terminal import (
     FAILED,
     SpacingOption,
+    classes_option,
     console,
     error_console,
     numbers_option,

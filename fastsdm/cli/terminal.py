@@ -89,6 +89,20 @@ def numbers_option(name: str, text: str) -> tuple[float, ...]:
         fail(f"{name}: must be one number, or one per axis separated by commas; got {text!r}", USAGE)
 
 
+def classes_option(text: str) -> int | list[int]:
+    """Read ``--classes``: a count, or label values."""
+    try:
+        values = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        values = []
+    if not values:
+        fail(
+            f"--classes: must be a count, or label values separated by commas ('1,' for one); got {text!r}",
+            USAGE,
+        )
+    return values if "," in text else values[0]
+
+
 def progress_bar() -> Progress:
     """A bar with a description, a count and the elapsed time; it disappears when the work is done."""
     return Progress(
