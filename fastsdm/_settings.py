@@ -124,6 +124,19 @@ class MapSettings:
         return self.empty == "inf" and wanted.empty == "zero"
 
 
+def check_settings(classes: object, convention: str, empty: str, max_distance: object) -> None:
+    """Raise for settings of a map that no call could use, before there are labels.
+
+    Raises:
+        TypeError, ValueError: the message names argument, rule and value.
+    """
+    if classes is not None:
+        _validate.class_values(classes, torch.int64)
+    _validate.convention(convention)
+    _validate.empty_policy(empty)
+    _validate.max_distance(max_distance)
+
+
 def check_options(function: Callable[..., object], given: Mapping[str, object], options: type) -> None:
     """Raise TypeError for a keyword that is not among those of a TypedDict.
 

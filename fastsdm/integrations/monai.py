@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Transform
 from monai.transforms.traits import LazyTrait
@@ -14,6 +13,7 @@ from monai.utils import TransformBackends
 
 from fastsdm import _validate
 from fastsdm._sdm import signed_distance
+from fastsdm._settings import check_settings
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 from fastsdm.data import signed_distance_patch
 from fastsdm.integrations._monai_losses import (
@@ -79,7 +79,7 @@ class SignedDistance(Transform):
         dtype: Any = None,
         backend: str = "auto",
     ) -> None:
-        _check(classes, convention, empty, max_distance)
+        check_settings(classes, convention, empty, max_distance)
         _validate.float_dtype(dtype)
         self.classes, self.spacing = classes, spacing
         self._options: dict[str, Any] = {
@@ -182,7 +182,7 @@ class RandCropWithSignedDistanced(Randomizable, MapTransform):
         if not callable(crop):
             raise TypeError(f"crop: must be a dictionary transform, got {type(crop).__name__}")
         super().__init__([label_key])
-        _check(classes, convention, "max", max_distance)
+        check_settings(classes, convention, "max", max_distance)
         if ignore_index is not None:
             ignore_index = _validate.integer("ignore_index", ignore_index)
         _check_name(name, 1)
@@ -266,14 +266,6 @@ def _refuse_pending(label: Any) -> None:
             "label: must hold no pending operations; call monai.transforms.apply_pending first, or let "
             "Compose do it"
         )
-
-
-def _check(classes: Any, convention: str, empty: str, max_distance: float | None) -> None:
-    if classes is not None:
-        _validate.class_values(classes, torch.int64)
-    _validate.convention(convention)
-    _validate.empty_policy(empty)
-    _validate.max_distance(max_distance)
 
 
 def _check_name(name: Any, keys: int) -> None:

@@ -8,11 +8,11 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import torch
 import torchio as tio
 
 from fastsdm import _validate
 from fastsdm._sdm import signed_distance
+from fastsdm._settings import check_settings
 from fastsdm._types import Convention, EmptyPolicy
 
 __all__ = ["DistanceMap", "SignedDistance"]
@@ -100,13 +100,9 @@ class SignedDistance(tio.LabelTransform):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if classes is not None:
-            _validate.class_values(classes, torch.int64)
         if not isinstance(name, str) or not name:
             raise ValueError(f"name: must be a string that is not empty, got {name!r}")
-        _validate.convention(convention)
-        _validate.empty_policy(empty)
-        _validate.max_distance(max_distance)
+        check_settings(classes, convention, empty, max_distance)
         _validate.float_dtype(dtype)
         self.classes = classes
         self.map_name = name
