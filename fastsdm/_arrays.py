@@ -62,6 +62,14 @@ def tensor_from_numpy(array: np.ndarray[Any, Any], name: str) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
+def above_zero(labels: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the inside of a mask of integers or booleans, as bool."""
+    if out is None and labels.dtype == torch.bool:
+        return labels
+    compared = torch.gt if labels.dtype.is_signed else torch.ne  # torch orders few unsigned types
+    return compared(labels, 0, out=out)
+
+
 def _with_metadata(source: Any, tensor: torch.Tensor) -> torch.Tensor:
     """The tensor as MONAI's kind of tensor, with the affine and all else that the source knows."""
     labelled: torch.Tensor = tensor.as_subclass(type(source)).copy_meta_from(source)

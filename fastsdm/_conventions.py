@@ -95,12 +95,12 @@ def _shift_(piece: torch.Tensor, shift: float, both_sides: bool) -> None:
         piece.masked_fill_(inside & (piece.abs() <= RESIDUE * shift), 0.0)
 
 
-def refuse_empty(plain: torch.Tensor, classes: Sequence[int]) -> None:
+def refuse_empty(plain: torch.Tensor, classes: Sequence[int | None]) -> None:
     """Raise where a class has no inside or no outside voxel.
 
     Args:
         plain: ``[B, K, *S]`` as backends return it.
-        classes: the K label values, for the message.
+        classes: the K label values, for the message; `[None]` for a mask.
 
     Raises:
         ValueError: there is such a class.
@@ -108,8 +108,9 @@ def refuse_empty(plain: torch.Tensor, classes: Sequence[int]) -> None:
     first_voxel = plain.flatten(2)[:, :, 0]
     for sample, k in first_voxel.isinf().nonzero().tolist():
         lacks = "inside" if first_voxel[sample, k] > 0 else "outside"
+        who = "the mask" if classes[k] is None else f"class {classes[k]}"
         raise ValueError(
-            f"empty='raise': every class needs inside and outside voxels, but class {classes[k]} "
+            f"empty='raise': every class needs inside and outside voxels, but {who} "
             f"of sample {sample} has no {lacks} voxel"
         )
 

@@ -61,7 +61,8 @@ def nearest(
     if tensor.numel() == 0:
         return cast("ArrayT", restore(torch.empty(result_shape, dtype=torch.int32, device=tensor.device)))
     samples = tensor.reshape(math.prod(leading), *shape).contiguous()
-    return cast("ArrayT", restore(chosen.nearest(samples, values, rows, max_distance).reshape(result_shape)))
+    indices = chosen.nearest(samples, values or [None], rows, max_distance)
+    return cast("ArrayT", restore(indices.reshape(result_shape)))
 
 
 def nearest_label(
@@ -107,7 +108,7 @@ def nearest_label(
         bits = torch.iinfo(tensor.dtype).bits
         samples, value = samples.view(_SIGNED[tensor.dtype]), value - (value >> (bits - 1) << bits)
     empty = samples == value
-    found = chosen.nearest(empty, None, rows, max_distance)[:, 0]
+    found = chosen.nearest(empty, [None], rows, max_distance)[:, 0]
     flat = found[:, 0].long()
     for axis in range(1, len(shape)):
         flat.mul_(shape[axis]).add_(found[:, axis])

@@ -9,7 +9,7 @@ import torch
 
 from fastsdm import _conventions, _validate
 from fastsdm._backends import registry
-from fastsdm._backends.contract import SpacingRows, finishing, spacing_rows
+from fastsdm._backends.contract import Classes, SpacingRows, finishing, spacing_rows
 
 _SCHEMA = (
     "signed_distance(Tensor labels, Tensor? spacing, float[] row, int[]? classes, str convention, str empty, "
@@ -34,23 +34,23 @@ def _signed_distance(
     region: list[int] | None = None,
     black_border: bool = False,
 ) -> torch.Tensor:
-    """The maps of checked labels, ``[B, K, *S]`` or a region of it.
+    """Compute the maps of checked labels, ``[B, K, *S]`` or a region of it.
 
-    One opaque operator: torch.compile keeps it whole, and what needs values (the check of a spacing tensor,
-    the backend in force) happens here, at run time.
+    torch.compile treats it as one opaque operator. What needs values (the check of a spacing tensor, the
+    backend in force) happens here, at run time.
 
     Args:
         labels: ``[B, *S]`` integer or bool.
         spacing: ``[B, ndim]`` float64 on the CPU, its values unchecked; None for ``row``.
-        row: the spacing of all samples, checked; empty where ``spacing`` is given.
-        classes: label values; None for one map, of all labels but 0.
+        row: the spacing of all samples, checked; empty if ``spacing`` is given.
+        classes: label values; None for a mask.
         convention: see docs/conventions.md.
-        empty: see there.
+        empty: see docs/conventions.md.
         max_distance: clamp of the map.
         dtype: of the map.
         backend: ``"auto"`` or a name.
-        region: first voxel and shape of the part that is wanted, one after the other.
-        black_border: whether all that lies beyond the volume is outside of every class.
+        region: first voxel and shape of the part that is wanted, concatenated.
+        black_border: whether everything beyond the volume is outside of every class.
     """
     chosen = registry.select(backend, labels.device)
     rows: SpacingRows
@@ -61,26 +61,25 @@ def _signed_distance(
         rows = spacing_rows(spacing)
     if labels.numel() == 0:
         return _empty_map(labels, classes, dtype, region)
+    wanted: Classes = [None] if classes is None else classes
     labels, shape = labels.contiguous(), labels.shape[1:]
     start, size = ((0,) * len(shape), shape) if region is None else _halves(region)
     limit = None if max_distance is None else _conventions.search_limit(convention, rows, max_distance)
     finish = _conventions.finish(convention, empty, rows, shape, max_distance)
     if black_border:  # a frame of voxels, which the region leaves out again
-        labels, start = _framed(labels, classes), [first + 1 for first in start]
+        labels, start = _framed(labels, wanted), [first + 1 for first in start]
     fused = finishing(chosen)
     if fused is not None and empty != "raise":
-        return fused.finished_region(labels, classes, rows, limit, finish, start, size, dtype)
+        return fused.finished_region(labels, wanted, rows, limit, finish, start, size, dtype)
 
-    if classes is None:
-        labels, classes = labels if labels.dtype == torch.bool else labels != 0, [1]
     if spacing is None:
         spacing = torch.tensor(rows, dtype=torch.float64, device="cpu").expand(len(labels), -1)
-    maps = chosen.signed_distance(labels, classes, spacing, limit)
+    maps = chosen.signed_distance(labels, wanted, spacing, limit)
     for axis, (first, length) in enumerate(zip(start, size, strict=True), start=2):
         maps = maps.narrow(axis, first, length)
     maps = maps.contiguous()
     if empty == "raise":
-        _conventions.refuse_empty(maps, classes)
+        _conventions.refuse_empty(maps, wanted)
     return _conventions.apply_(maps, finish).to(dtype)
 
 
@@ -89,15 +88,10 @@ def _fake_signed_distance(
     spacing: torch.Tensor | None,
     row: list[float],
     classes: list[int] | None,
-    convention: str,
-    empty: str,
-    max_distance: float | None,
-    dtype: torch.dtype,
-    backend: str,
-    region: list[int] | None = None,
-    black_border: bool = False,
+    *options: Any,
 ) -> torch.Tensor:
-    return _empty_map(labels, classes, dtype, region)
+    _convention, _empty, _max_distance, dtype, _backend, *rest = options
+    return _empty_map(labels, classes, dtype, rest[0] if rest else None)
 
 
 def _mapped_signed_distance(
@@ -108,18 +102,10 @@ def _mapped_signed_distance(
     row: list[float],
     *options: Any,
 ) -> tuple[torch.Tensor, int]:
-    """Under ``torch.vmap``: one call, with the mapped axis as a part of the batch.
+    """Make one call under ``torch.vmap``, with the mapped axis as a part of the batch.
 
-    Args:
-        info: its ``batch_size`` is the length of the mapped axis.
-        in_dims: the mapped axis of each argument, or None.
-        labels: as in :func:`_signed_distance`, with the mapped axis.
-        spacing: as there, with the mapped axis.
-        row: as there.
-        *options: as there.
-
-    Returns:
-        The maps, and where their mapped axis is.
+    The arguments after ``info``, with the length of the mapped axis, and ``in_dims``, the mapped axis of each
+    argument, are those of :func:`_signed_distance`. Returns the maps and the place of their mapped axis.
     """
     count, batch = info.batch_size, labels.shape[0 if in_dims[0] != 0 else 1]
 
@@ -148,16 +134,14 @@ def _empty_map(
     return labels.new_empty((labels.shape[0], maps, *shape), dtype=dtype)
 
 
-def _framed(labels: torch.Tensor, classes: list[int] | None) -> torch.Tensor:
-    """The volumes within a frame of one voxel that is of no class."""
-    value = 0
-    if classes is not None:
-        low, high = _validate.label_range(labels.dtype)
-        free = next((label for label in range(low, high + 1) if label not in classes), None)
-        if free is None:  # every label that the dtype can hold is a class
-            labels, free = labels.to(torch.int64), high + 1
-        value = free
-    return torch.constant_pad_nd(labels, [1, 1] * (labels.ndim - 1), value)
+def _framed(labels: torch.Tensor, classes: Classes) -> torch.Tensor:
+    """Surround the volumes by one voxel that belongs to no class."""
+    low, high = _validate.label_range(labels.dtype)
+    # The lowest label is outside of any mask.
+    free = next((label for label in range(low, high + 1) if label not in classes), None)
+    if free is None:  # every label that the dtype can hold is a class
+        labels, free = labels.to(torch.int64), high + 1
+    return torch.constant_pad_nd(labels, [1, 1] * (labels.ndim - 1), free)
 
 
 def _halves(numbers: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:

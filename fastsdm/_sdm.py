@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from fastsdm import _validate
-from fastsdm._arrays import ArrayT, as_tensor
+from fastsdm._arrays import ArrayT, above_zero, as_tensor
 from fastsdm._operator import signed_distance_operator
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 
@@ -119,23 +119,29 @@ def distance_transform(
     tensor, restore = as_tensor(mask, "mask")
     _validate.target_layout(tensor, 0, "mask")
     _validate.float_labels(tensor, whole=False, name="mask")
-    # Unlike in a mask of objects, every value but 0 is measured, as by scipy.
-    if tensor.dtype.is_signed:
+    if tensor.is_floating_point():
         tensor = tensor != 0
-    plain = _checked_map(
+    shape, region = tensor.shape, None
+    if _validate.flag("black_border", black_border):
+        ndim = _validate.spatial_dims(spatial_dims)
+        _validate.target_layout(tensor, ndim, "mask")
+        tensor = torch.constant_pad_nd(tensor, [1, 1] * ndim, 0)
+        region = [1] * ndim, shape[len(shape) - ndim :]
+    # As in scipy, and unlike in a mask of objects, every value but 0 is measured: the outside of class 0.
+    distances = _checked_map(
         tensor,
         "mask",
-        classes=None,
+        classes=[0],
         spatial_dims=spatial_dims,
         spacing=spacing,
         convention="plain",
         empty="inf",
         max_distance=max_distance,
-        black_border=black_border,
         dtype=None,
         backend=backend,
+        region=region,
     )
-    return cast("ArrayT", restore(plain.neg_().clamp_(min=0)))
+    return cast("ArrayT", restore(distances.clamp_(min=0).reshape(shape)))
 
 
 def signed_distance_region(
@@ -245,8 +251,8 @@ def _checked_map(
 def _with_ignored(
     labels: torch.Tensor, ignored: torch.Tensor, rows: torch.Tensor, values: list[int] | None, *options: Any
 ) -> torch.Tensor:
-    masks = [labels] if values is None else [labels == value for value in values]
-    inside = torch.stack(masks, dim=1) != 0
+    masks = [above_zero(labels)] if values is None else [labels == value for value in values]
+    inside = torch.stack(masks, dim=1)
     ignored = ignored.unsqueeze(1)
     return signed_distance_of_masks(inside & ~ignored, ignored, rows, *options)
 

@@ -180,7 +180,9 @@ def float_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> 
 
     Nothing is checked where it would stall an accelerator, nor while a graph is traced or mapped over.
     """
-    if not target.is_floating_point() or not _may_be_read(target):
+    if not target.is_floating_point() or target.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    if torch._C._functorch.is_batchedtensor(target):
         return
     if target.isnan().any():
         raise ValueError(f"{name}: must not contain NaN")
@@ -201,11 +203,10 @@ def float_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> 
 def integer_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> torch.Tensor:
     """Read labels or a mask as integers or booleans: one rule wherever distances are measured.
 
-    Negative labels, such as the -1 that frameworks store for voxels left out, are outside of a mask.
-
     Args:
         target: any shape.
-        whole: labels, of which floats are rounded; else a mask: inside above 0.5 (floats) or 0.
+        whole: whether these are labels: floats are rounded. Else they are a mask: floats are inside above
+            0.5. Integers, inside above 0, are returned as they are.
         name: for the message.
 
     Raises:
@@ -214,17 +215,7 @@ def integer_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -
     float_labels(target, whole=whole, name=name)
     if target.is_floating_point():
         return target.round().long() if whole else target > 0.5
-    if whole or not target.dtype.is_signed:
-        return target
-    has_negative = not _may_be_read(target) or target.numel() == 0 or bool(target.min() < 0)
-    return target > 0 if has_negative else target  # read as it is: reading is cheaper than a copy
-
-
-def _may_be_read(values: torch.Tensor) -> bool:
-    """Whether a look at the values neither stalls an accelerator nor breaks a graph or a batch apart."""
-    if values.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return not torch._C._functorch.is_batchedtensor(values)
+    return target
 
 
 def class_values(classes: object, dtype: torch.dtype) -> list[int]:

@@ -294,7 +294,7 @@ def test_of_equally_near_voxels_the_documented_one(isa, spacing, axis) -> None:
     sparse[tuple(rng.integers(0, size, 4) for size in shape)] = True
     rows = torch.tensor([spacing], dtype=torch.float64)
     for mask in (dense, sparse, ~sparse):
-        got = registry.get("native").nearest(torch.from_numpy(mask)[None], None, rows, None, isa=isa)
+        got = registry.get("native").nearest(torch.from_numpy(mask)[None], [None], rows, None, isa=isa)
         np.testing.assert_array_equal(got[0, 0], first_of_the_nearest(mask, spacing))
 
 

@@ -92,7 +92,7 @@ def steps():
     arguments = (small[None], None, [1.0] * 3, None, "kervadec", "inf", None, torch.float32, "auto")
     maps, operator = torch.zeros(1, 1, 4, 4, 4), _operator.signed_distance_operator
     finish = _conventions.finish("kervadec", "inf", ((1.0,) * 3,), (4, 4, 4), None)
-    asked = (small[None], None, ((1.0,) * 3,), None, finish, (0, 0, 0), (4, 4, 4), torch.float32)
+    asked = (small[None], [None], ((1.0,) * 3,), None, finish, (0, 0, 0), (4, 4, 4), torch.float32)
     _sdm.signed_distance_operator = lambda *ignored: maps
     checks = microseconds(lambda: fastsdm.signed_distance(small))
     _sdm.signed_distance_operator = operator

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 
 from fastsdm._backends import registry
-from fastsdm._backends.contract import Backend
+from fastsdm._backends.contract import Backend, Classes
 from fastsdm._errors import BackendUnavailableError
 
 
@@ -42,7 +41,7 @@ class NearestBackend(Backend, Protocol):
     def nearest(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int] | None,
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
@@ -50,7 +49,7 @@ class NearestBackend(Backend, Protocol):
 
         Args:
             labels: ``[B, *S]``, integer or bool, contiguous, not empty, with 2 or 3 spatial axes.
-            classes: K label values; None for one map, of all labels but 0.
+            classes: see :data:`Classes`.
             spacing: ``[B, ndim]`` float64 on the CPU, positive and finite.
             max_distance: voxels farther than it are none.
         """

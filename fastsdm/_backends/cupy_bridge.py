@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from fastsdm._backends.contract import Classes, inside
+
 #: The kernels index voxels with 32-bit integers, and pad every volume to a cube of a multiple of 32.
 _MOST_PADDED_VOXELS = 2**31 - 1
 _PADDING = 32
@@ -38,7 +40,7 @@ class CupyBackend:
     def signed_distance(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int],
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,  # the transform cannot stop early
     ) -> torch.Tensor:
@@ -56,7 +58,7 @@ class CupyBackend:
         with torch_memory_and_stream(labels.device) as cupy:
             for sample, steps, sample_maps in zip(labels, spacing.tolist(), maps, strict=True):
                 for value, class_map in zip(classes, sample_maps, strict=True):
-                    _plain_map(cupy, transform, sample == value, steps, class_map)
+                    _plain_map(cupy, transform, inside(sample, value), steps, class_map)
         return maps
 
     def _transform(self) -> Callable[..., Any]:
@@ -121,14 +123,14 @@ def cupy_stream(cupy: Any, stream: torch.cuda.Stream) -> Any:
 
 
 def _plain_map(
-    cupy: Any, transform: Callable[..., Any], inside: torch.Tensor, steps: list[float], out: torch.Tensor
+    cupy: Any, transform: Callable[..., Any], mask: torch.Tensor, steps: list[float], out: torch.Tensor
 ) -> None:
-    # One step for all axes goes in as none: with `sampling` cuCIM would wait for the device.
+    # Isotropic spacing is applied afterwards: passing `sampling` makes cuCIM synchronise.
     isotropic = len(set(steps)) == 1
     sampling = None if isotropic else tuple(steps)
-    outside = ~inside
+    outside = ~mask
     d_in = torch.empty_like(out)
-    for image, distances in ((outside, out), (inside, d_in)):
+    for image, distances in ((outside, out), (mask, d_in)):
         transform(
             cupy.from_dlpack(image.view(torch.uint8)),
             sampling=sampling,
@@ -138,8 +140,8 @@ def _plain_map(
     out.sub_(d_in)
     if isotropic:
         out.mul_(steps[0])
-    # Without a zero voxel the transform's distances mean nothing; asking whether there is one would wait.
-    out.masked_fill_(~inside.any(), math.inf)
+    # Without a zero voxel the transform's distances are undefined. A branch on it would wait for the device.
+    out.masked_fill_(~mask.any(), math.inf)
     out.masked_fill_(~outside.any(), -math.inf)
 
 

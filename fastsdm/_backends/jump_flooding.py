@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from fastsdm._backends.contract import Classes, inside
+
 #: Device memory that the flooding may take beside its result; a single map may need more, and takes it.
 _BUDGET_BYTES = 1 << 30
 
@@ -32,7 +34,7 @@ class JumpFloodingBackend:
     def signed_distance(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int],
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,  # fewer steps would be no faster to speak of
     ) -> torch.Tensor:
@@ -47,26 +49,26 @@ class JumpFloodingBackend:
         flat = maps.flatten(0, 1)
         for start in range(0, len(pairs), at_once):
             part = pairs[start : start + at_once]
-            inside = torch.stack([labels[sample] == classes[k] for sample, k in part])
-            weights = _weights([squared_steps[sample] for sample, _ in part], inside.device)
-            distance = _squared_distance(inside, weights).sqrt_()
-            torch.where(inside, -distance, distance, out=flat[start : start + at_once])
+            masks = torch.stack([inside(labels[sample], classes[k]) for sample, k in part])
+            weights = _weights([squared_steps[sample] for sample, _ in part], masks.device)
+            distance = _squared_distance(masks, weights).sqrt_()
+            torch.where(masks, -distance, distance, out=flat[start : start + at_once])
         return maps
 
 
-def _squared_distance(inside: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
+def _squared_distance(masks: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
     """Squared distance to the other phase, ``[M, *S]``; infinite where there is none.
 
     Args:
-        inside: ``[M, *S]`` bool.
+        masks: ``[M, *S]`` bool.
         weights: squared spacing along each axis, ``[M, 1, ...]``.
     """
-    best = torch.full(inside.shape, math.inf, dtype=torch.float32, device=inside.device)
+    best = torch.full(masks.shape, math.inf, dtype=torch.float32, device=masks.device)
     # In voxels, so exact in float32, and one rounding short of the squared distance.
     vectors = [torch.full_like(best, math.inf) for _ in weights]
-    for here, there, offset in _neighbours(inside.shape[1:]):
+    for here, there, offset in _neighbours(masks.shape[1:]):
         # A neighbour of the other phase is itself the candidate.
-        same = inside[here] == inside[there]
+        same = masks[here] == masks[there]
         candidate = [
             torch.where(same, vector[there], 0.0).add_(step)
             for vector, step in zip(vectors, offset, strict=True)

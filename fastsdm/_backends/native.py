@@ -1,4 +1,4 @@
-"""The fast path on CPUs: our own C++ (see ``cpp/kernel.cpp`` for how it works)."""
+"""The backend for CPUs, in C++ (see ``cpp/kernel.cpp`` for how it works)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from fastsdm._backends.contract import Finish, SpacingRows
+from fastsdm._backends.contract import PLAIN, Classes, Finish, SpacingRows, spacing_rows
 
 #: The kernel keeps steps along the later axes in 15 bits.
 _LONGEST_SEARCHED = 16383
@@ -18,14 +18,22 @@ _EXTENSION = "fastsdm._backends._native_ext"
 
 
 class NativeBackend:
-    """Signed maps in one pass over the labels for all classes: SIMD, threads, no copy of the labels."""
+    """Computes all classes in one call, with SIMD and threads, without a copy of the labels.
+
+    Beside the arguments of the contract, the methods take:
+
+    - ``threads``: how many to use at most; None for ``torch.get_num_threads()``.
+    - ``isa``: instruction set, one of ``_native_ext.isas()``; None for the best this CPU has.
+
+    They raise ValueError if the CPU does not have ``isa``, MemoryError if there is no room for the result.
+    """
 
     name = "native"
     exact = True
     device_types = ("cpu",)
 
     def unavailable(self, device: torch.device) -> str | None:
-        """None on the CPU where the extension was built."""
+        """See :meth:`fastsdm._backends.contract.Backend.unavailable`."""
         if device.type != "cpu":
             return f"it works on CPU tensors only, the target is on {device}; move it with .cpu()"
         try:
@@ -41,55 +49,30 @@ class NativeBackend:
 
     @property
     def instruction_set(self) -> str:
-        """The best vector instructions that both this CPU and the extension have."""
+        """The best vector instructions that both this CPU and the extension support."""
         return str(importlib.import_module(_EXTENSION).isas()[0])
 
     def signed_distance(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int],
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,
         *,
         threads: int | None = None,
         isa: str | None = None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.contract.Backend`.
-
-        Args:
-            labels: as there.
-            classes: as there.
-            spacing: as there.
-            max_distance: as there.
-            threads: as in :meth:`finished_region`.
-            isa: as in :meth:`finished_region`.
-
-        Returns:
-            As there.
-
-        Raises:
-            ValueError: the CPU does not have ``isa``.
-            MemoryError: there is no room for the map.
-        """
-        shape = labels.shape[1:]
-        plain = Finish(shifts=(0.0,), both_sides=False, missing=(math.inf,), limit=math.inf)
+        """See :meth:`fastsdm._backends.contract.Backend.signed_distance`."""
+        shape, rows = labels.shape[1:], spacing_rows(spacing)
+        whole = [0] * len(shape), shape
         return self.finished_region(
-            labels,
-            classes,
-            tuple(map(tuple, spacing.tolist())),
-            max_distance,
-            plain,
-            [0] * len(shape),
-            shape,
-            torch.float32,
-            threads=threads,
-            isa=isa,
+            labels, classes, rows, max_distance, PLAIN, *whole, torch.float32, threads=threads, isa=isa
         )
 
     def finished_region(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int] | None,
+        classes: Classes,
         spacing: SpacingRows,
         max_distance: float | None,
         finish: Finish,
@@ -100,27 +83,7 @@ class NativeBackend:
         threads: int | None = None,
         isa: str | None = None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.contract.FusedBackend`.
-
-        Args:
-            labels: as there.
-            classes: as there.
-            spacing: as there.
-            max_distance: as there.
-            finish: as there.
-            start: as there.
-            size: as there.
-            dtype: as there.
-            threads: how many to use at most; None for ``torch.get_num_threads()``.
-            isa: instruction set, one of ``_native_ext.isas()``; None for the best this CPU has.
-
-        Returns:
-            As there.
-
-        Raises:
-            ValueError: the CPU does not have ``isa``.
-            MemoryError: there is no room for the map.
-        """
+        """See :meth:`fastsdm._backends.contract.FusedBackend.finished_region`."""
         from fastsdm._backends import _native_ext  # noqa: PLC0415 (unavailable() answers where it is missing)
 
         batch, *shape = labels.shape
@@ -128,12 +91,11 @@ class NativeBackend:
         flat = [1] * (3 - len(shape))
         sampling = np.ones((batch, 3))
         sampling[:, len(flat) :] = np.array(spacing).reshape(-1, len(shape))
-        patterns = [(0, True)] if classes is None else [pattern(value, labels.dtype) for value in classes]
         # numpy asks for huge pages: the first touch of a large result costs a fifth of torch.empty's.
-        maps = np.empty((batch, len(patterns), *flat, *size), np.float32)
+        maps = np.empty((batch, len(classes), *flat, *size), np.float32)
         _native_ext.signed_distance(
             labels.numpy().reshape(batch, *flat, *shape),
-            patterns,
+            [pattern(value, labels.dtype) for value in classes],
             sampling,
             math.inf if max_distance is None else max_distance,
             maps,
@@ -145,7 +107,7 @@ class NativeBackend:
             threads=torch.get_num_threads() if threads is None else threads,
             isa=isa,
         )
-        return torch.from_numpy(maps.reshape(batch, len(patterns), *size)).to(dtype)
+        return torch.from_numpy(maps.reshape(batch, len(classes), *size)).to(dtype)
 
     def instance_distance(
         self,
@@ -158,20 +120,7 @@ class NativeBackend:
         threads: int | None = None,
         isa: str | None = None,
     ) -> torch.Tensor:
-        """Compute the distance of each voxel to the nearest one of another label.
-
-        Args:
-            labels: ``[B, *S]``, integer or bool, contiguous, on the CPU, with 2 or 3 spatial axes.
-            background: voxels of this label read 0.
-            spacing: ``[B, ndim]`` float64, positive and finite.
-            max_distance: the result is cut to it.
-            black_border: beyond the volume lies another label.
-            threads: as in :meth:`finished_region`.
-            isa: as in :meth:`finished_region`.
-
-        Returns:
-            ``[B, *S]`` float32; infinite, or ``max_distance``, where a volume holds one label only.
-        """
+        """See :meth:`fastsdm._backends.capabilities.InstanceBackend.instance_distance`."""
         from fastsdm._backends import _native_ext  # noqa: PLC0415 (unavailable() answers where it is missing)
 
         batch, *shape = labels.shape
@@ -194,30 +143,20 @@ class NativeBackend:
     def nearest(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int] | None,
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,
         *,
         threads: int | None = None,
         isa: str | None = None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.capabilities.NearestBackend`.
+        """See :meth:`fastsdm._backends.capabilities.NearestBackend.nearest`.
 
-        Args:
-            labels: as there.
-            classes: as there.
-            spacing: as there.
-            max_distance: as there.
-            threads: as in :meth:`finished_region`.
-            isa: as in :meth:`finished_region`.
-
-        Returns:
-            As there. Of equally near voxels, the one whose row is nearer along the first axis is taken, then
-            along the second; of two rows equally far away, the lower index.
+        Of equally near voxels, the one whose row is nearer along the first axis is taken, then along the
+        second; of two rows equally far away, the lower index.
 
         Raises:
-            ValueError: an axis but the first is longer than 16383 voxels.
-            MemoryError: there is no room for the indices.
+            ValueError: an axis other than the first is longer than 16383 voxels.
         """
         from fastsdm._backends import _native_ext  # noqa: PLC0415 (unavailable() answers where it is missing)
 
@@ -232,22 +171,21 @@ class NativeBackend:
         solid = shape if ndim == 3 else [shape[0], 1, shape[1]]
         sampling = np.ones((batch, 3))
         sampling[:, [0, 2] if ndim == 2 else [0, 1, 2]] = spacing.numpy()
-        patterns = [(0, True)] if classes is None else [pattern(value, labels.dtype) for value in classes]
-        indices = _at_cache_lines((batch, len(patterns), ndim, *solid))
+        indices = _at_cache_lines((batch, len(classes), ndim, *solid))
         _native_ext.nearest(
             labels.numpy().reshape(batch, *solid),
-            patterns,
+            [pattern(value, labels.dtype) for value in classes],
             sampling,
             math.inf if max_distance is None else max_distance,
             indices,
             threads=torch.get_num_threads() if threads is None else threads,
             isa=isa,
         )
-        return torch.from_numpy(indices.reshape(batch, len(patterns), ndim, *shape))
+        return torch.from_numpy(indices.reshape(batch, len(classes), ndim, *shape))
 
 
 def _at_cache_lines(shape: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
-    """An empty int32 array that begins at a cache line, as what is written past the cache must."""
+    """Return an empty int32 array that begins at a cache line, which writes past the cache need."""
     count = math.prod(shape)
     memory = np.empty(count + 15, np.int32)
     skipped = -memory.__array_interface__["data"][0] % 64 // 4
@@ -258,17 +196,18 @@ def _per_sample(numbers: tuple[float, ...], batch: int) -> tuple[float, ...]:
     return numbers * batch if len(numbers) == 1 else numbers
 
 
-def pattern(value: int, dtype: torch.dtype) -> tuple[int, bool] | None:
-    """Bits of that label, and whether to match all others instead; None where no label can equal it."""
+def pattern(value: int | None, dtype: torch.dtype) -> tuple[int, int] | None:
+    """Return which labels belong to one of the :data:`Classes`, as the kernel compares their bits.
+
+    Returns:
+        The first label and how many follow it, as unsigned numbers; None if no label can belong to the class.
+    """
     if dtype == torch.bool:  # true is any byte but 0
-        return (0, value == 1) if value in {0, 1} else None
-    low, high = _ends(dtype)
-    return (value % 2 ** torch.iinfo(dtype).bits, False) if low <= value <= high else None
-
-
-def _ends(dtype: torch.dtype) -> tuple[int, int]:
-    info = torch.iinfo(dtype)
-    return int(info.min), int(info.max)
+        return {None: (1, 254), 1: (1, 254), 0: (0, 0)}.get(value)
+    ends = torch.iinfo(dtype)
+    if value is None:
+        return 1, int(ends.max) - 1
+    return (value % 2**ends.bits, 0) if ends.min <= value <= ends.max else None
 
 
 BACKEND = NativeBackend()

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from fastsdm._arrays import tensor_from_numpy
-from fastsdm._backends.contract import Finish
+from fastsdm._backends.contract import Classes, Finish
 from fastsdm._backends.native import pattern
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -49,7 +49,7 @@ def axis_order(shape: Sequence[int]) -> tuple[int, ...]:
 
 def scan_axis(
     labels: Array,
-    classes: Sequence[int] | None,
+    classes: Classes,
     axis: int,
     *,
     threads: int | None = None,
@@ -59,7 +59,7 @@ def scan_axis(
 
     Args:
         labels: block ``[*S]`` of an integer or bool volume, whole along ``axis``.
-        classes: K label values; None for one map, of all labels but 0.
+        classes: see :data:`fastsdm._backends.contract.Classes`.
         axis: ``axis_order(shape)[0]``.
         threads: how many to use at most; None for ``torch.get_num_threads()``.
         isa: instruction set, for tests; None for the best.
@@ -71,11 +71,11 @@ def scan_axis(
     from fastsdm._backends import _native_ext  # noqa: PLC0415 (it may not have been built)
 
     tensor = tensor_from_numpy(labels, "labels").movedim(axis, -1).contiguous()
-    patterns = [(0, True)] if classes is None else [pattern(value, tensor.dtype) for value in classes]
-    squares = np.empty((len(patterns), *tensor.shape), np.float32)
+    squares = np.empty((len(classes), *tensor.shape), np.float32)
     rows = tensor.numpy().reshape(-1, tensor.shape[-1])
-    for wanted, of_class in zip(patterns, squares, strict=True):
-        _native_ext.scan_rows(rows, wanted, of_class, threads=_threads(threads), isa=isa)
+    for value, of_class in zip(classes, squares, strict=True):
+        labels_of_class = pattern(value, tensor.dtype)
+        _native_ext.scan_rows(rows, labels_of_class, of_class, threads=_threads(threads), isa=isa)
     return np.ascontiguousarray(np.moveaxis(squares, -1, axis + 1))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from scipy import ndimage
+
+from fastsdm._backends.contract import Classes, inside
 
 
 class ScipyBackend:
@@ -25,16 +25,16 @@ class ScipyBackend:
     def signed_distance(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int],
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,  # scipy cannot stop early
     ) -> torch.Tensor:
         """See :class:`fastsdm._backends.contract.Backend`."""
         shape = labels.shape[1:]
         maps = np.empty((labels.shape[0], len(classes), *shape), np.float32)
-        for sample, sampling, sample_maps in zip(labels.numpy(), spacing.tolist(), maps, strict=True):
+        for sample, sampling, sample_maps in zip(labels, spacing.tolist(), maps, strict=True):
             for value, class_map in zip(classes, sample_maps, strict=True):
-                class_map[...] = _plain_map(sample == value, sampling)
+                class_map[...] = _plain_map(inside(sample, value).numpy(), sampling)
         return torch.from_numpy(maps)
 
     def instance_distance(
@@ -61,19 +61,18 @@ class ScipyBackend:
     def nearest(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int] | None,
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
         """See :class:`fastsdm._backends.capabilities.NearestBackend`."""
         shape = labels.shape[1:]
-        maps = 1 if classes is None else len(classes)
-        indices = np.full((labels.shape[0], maps, len(shape), *shape), -1, np.int32)
-        for sample, sampling, of_sample in zip(labels.numpy(), spacing.tolist(), indices, strict=True):
-            for k, of_class in enumerate(of_sample):
-                inside = sample != 0 if classes is None else sample == classes[k]
-                if inside.any() and not inside.all():
-                    for phase in (inside, ~inside):
+        indices = np.full((labels.shape[0], len(classes), len(shape), *shape), -1, np.int32)
+        for sample, sampling, of_sample in zip(labels, spacing.tolist(), indices, strict=True):
+            for value, of_class in zip(classes, of_sample, strict=True):
+                mask = inside(sample, value).numpy()
+                if mask.any() and not mask.all():
+                    for phase in (mask, ~mask):
                         _fill_nearest(phase, sampling, max_distance, of_class)
         return torch.from_numpy(indices)
 
@@ -96,26 +95,25 @@ def _fill_instance(
 ) -> None:
     # The nearest voxel outside lies in the instance's box or next to it.
     box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
-    inside = numbers[box] == number
-    mask = np.pad(inside, 1) if black_border else inside
+    own = numbers[box] == number
+    mask = np.pad(own, 1) if black_border else own
     if mask.all():
         target[box] = np.inf
         return
     distance = ndimage.distance_transform_edt(mask, sampling=sampling)
     if black_border:
-        distance = distance[(slice(1, -1),) * inside.ndim]
-    target[box][inside] = distance[inside]
+        distance = distance[(slice(1, -1),) * own.ndim]
+    target[box][own] = distance[own]
 
 
-def _plain_map(inside: np.ndarray, sampling: list[float]) -> np.ndarray | float:
-    # Without a voxel of the other phase scipy measures to one that does not exist, so it is never asked.
-    if not inside.any():
+def _plain_map(mask: np.ndarray, sampling: list[float]) -> np.ndarray | float:
+    # Without a voxel of the other phase scipy measures to one that does not exist.
+    if not mask.any():
         return np.inf
-    if inside.all():
+    if mask.all():
         return -np.inf
-    outside = ~inside
-    d_out = ndimage.distance_transform_edt(outside, sampling=sampling)
-    d_in = ndimage.distance_transform_edt(inside, sampling=sampling)
+    d_out = ndimage.distance_transform_edt(~mask, sampling=sampling)
+    d_in = ndimage.distance_transform_edt(mask, sampling=sampling)
     return np.asarray(d_out - d_in)
 
 

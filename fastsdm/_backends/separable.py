@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fastsdm._backends.contract import Classes, inside
+
 #: Sums that are held at once: on the CPU they stay in the cache, on an accelerator they fill it.
 _CPU_BLOCK, _DEVICE_BLOCK = 1 << 19, 1 << 26
 #: Voxels of the volumes that are computed together. A larger volume is computed alone.
@@ -59,7 +61,7 @@ class TorchBackend:
     def signed_distance(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int],
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
@@ -74,12 +76,12 @@ class TorchBackend:
             return maps
         flat, rows = maps.view(-1, labels[0].numel()), spacing.tolist()
         for part, samples, values in _parts(labels, classes):
-            inside = _beside(_masks(labels, samples, values))
-            steps = _steps([rows[sample] for sample in samples], inside, max_distance)
-            distance = _distance(_squared(inside, steps), steps)
+            masks = _beside(_masks(labels, samples, values))
+            steps = _steps([rows[sample] for sample in samples], masks, max_distance)
+            distance = _distance(_squared(masks, steps), steps)
             if max_distance is not None:
-                distance = _finite(distance, inside, max_distance)
-            sign = inside.to(torch.float32).mul_(-2).add_(1)
+                distance = _finite(distance, masks, max_distance)
+            sign = masks.to(torch.float32).mul_(-2).add_(1)
             flat[part].copy_(distance.mul_(sign).view(-1, len(samples)).t())
         return maps
 
@@ -107,7 +109,7 @@ class TorchBackend:
     def nearest(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int] | None,
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
@@ -118,25 +120,24 @@ class TorchBackend:
         the last axis the lower index is taken.
         """
         ndim = labels.ndim - 1
-        count = 1 if classes is None else len(classes)
-        shape = (labels.shape[0], count, ndim, *labels.shape[1:])
+        shape = (labels.shape[0], len(classes), ndim, *labels.shape[1:])
         indices = torch.empty(shape, dtype=torch.int32, device=labels.device)
         flat, rows = indices.view(-1, ndim, labels[0].numel()), spacing.tolist()
         limit = torch.finfo(torch.float32).max if max_distance is None else max_distance
-        for part, samples, values in _parts(labels, [0] if classes is None else classes):
-            inside = _beside(labels[part] != 0 if classes is None else _masks(labels, samples, values))
-            steps = _steps([rows[sample] for sample in samples], inside, max_distance)
-            place = torch.empty(inside.shape, dtype=torch.int64, device=inside.device)
-            beyond = _distance(_squared(inside, steps, place=place), steps) > limit
+        for part, samples, values in _parts(labels, classes):
+            masks = _beside(_masks(labels, samples, values))
+            steps = _steps([rows[sample] for sample in samples], masks, max_distance)
+            place = torch.empty(masks.shape, dtype=torch.int64, device=masks.device)
+            beyond = _distance(_squared(masks, steps, place=place), steps) > limit
             for axis in reversed(range(ndim)):
-                size = inside.shape[axis]
+                size = masks.shape[axis]
                 found = (place % size).masked_fill_(beyond, -1)
                 flat[part, axis].copy_(found.view(-1, len(samples)).t())
                 place = place.div_(size, rounding_mode="floor")
         return indices
 
 
-def _parts(labels: torch.Tensor, classes: Sequence[int]) -> Iterator[tuple[slice, list[int], list[int]]]:
+def _parts(labels: torch.Tensor, classes: Classes) -> Iterator[tuple[slice, list[int], list[int | None]]]:
     """Volumes to compute together: their place among all, sample and label value of each."""
     on_cpu = labels.device.type == "cpu"
     count, volume = labels.shape[0] * len(classes), math.prod(labels.shape[1:])
@@ -151,13 +152,13 @@ def _parts(labels: torch.Tensor, classes: Sequence[int]) -> Iterator[tuple[slice
         )
 
 
-def _masks(labels: torch.Tensor, samples: Sequence[int], values: Sequence[int]) -> torch.Tensor:
-    """``[M, *S]`` bool."""
+def _masks(labels: torch.Tensor, samples: Sequence[int], values: Classes) -> torch.Tensor:
+    """Return the volumes to compute together, ``[M, *S]`` bool."""
     if len(set(values)) == 1:
-        return labels[samples[0] : samples[-1] + 1] == values[0]
+        return inside(labels[samples[0] : samples[-1] + 1], values[0])
     masks = torch.empty((len(samples), *labels.shape[1:]), dtype=torch.bool, device=labels.device)
     for mask, sample, value in zip(masks, samples, values, strict=True):
-        torch.eq(labels[sample], value, out=mask)
+        inside(labels[sample], value, out=mask)
     return masks
 
 
@@ -237,9 +238,9 @@ def _distance(squared: torch.Tensor, steps: _Steps) -> torch.Tensor:
     return squared.mul_(steps.unit)
 
 
-def _finite(distance: torch.Tensor, inside: torch.Tensor, limit: float) -> torch.Tensor:
-    """What was not looked for reads more than the limit, unless there is nothing to find."""
-    masks = inside.view(-1, inside.shape[-1])
+def _finite(distance: torch.Tensor, masks: torch.Tensor, limit: float) -> torch.Tensor:
+    """Make distances beyond the search finite, and larger than the limit, in volumes with both phases."""
+    masks = masks.view(-1, masks.shape[-1])
     mixed = masks.any(0).logical_and_(masks.logical_not().any(0))
     return torch.minimum(distance, torch.where(mixed, 2 * limit, math.inf).to(torch.float32))
 

@@ -17,7 +17,9 @@ Numbers: TypeAlias = tuple[float, float, float, float, float, float]
 
 
 def is_run(values: Sequence[int]) -> bool:
-    """Whether class values are ``lo``, ``lo + 1``, ..., each within 32 bits."""
+    """Return whether class values are ``lo``, ``lo + 1``, ..., each within 32 bits, or none."""
+    if not values:
+        return True
     low, count = values[0], len(values)
     return low >= -(2**31) and low + count <= 2**31 and list(values) == list(range(low, low + count))
 

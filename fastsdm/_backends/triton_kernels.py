@@ -34,14 +34,15 @@ def _lowest(bits):
 
 
 @triton.jit
-def _is_inside(label_ptr, value, negated):
-    """Whether labels belong to the class: they have its value, or where `negated` any other."""
-    return (tl.load(label_ptr).to(value.dtype) == value) ^ (negated != 0)
+def _is_inside(label_ptr, value, MASK: tl.constexpr):
+    """Whether labels belong to the class: they have its value, or lie above 0 if MASK."""
+    label = tl.load(label_ptr)
+    return label > 0 if MASK else label.to(value.dtype) == value
 
 
 @triton.jit(
     do_not_specialize=[
-        "labels_ptr", "table_ptr", "field_ptr", "listed", "lowest", "negated", "classes", "rows", "width"
+        "labels_ptr", "table_ptr", "field_ptr", "listed", "lowest", "classes", "rows", "width"
     ]
 )  # fmt: skip
 def _scan_row_kernel(
@@ -50,11 +51,11 @@ def _scan_row_kernel(
     field_ptr,  # [B, classes, rows, width] float, out: signed count of voxels along the row
     listed,  # 1: the class values are in the table; 0: they are lowest, lowest + 1, ...
     lowest,
-    negated,  # 1: inside are all labels but that value
     classes,
     rows,
     width,
-    WIDE: tl.constexpr,  # labels are compared as 64-bit integers, else as 32-bit ones
+    MASK: tl.constexpr,  # one class, of all labels above 0; `listed` and `lowest` do not matter
+    WIDE: tl.constexpr,  # labels are compared with values as 64-bit integers, else as 32-bit ones
     HALF: tl.constexpr,  # the field is float16, else float32
     ROWS: tl.constexpr,  # rows per program
 ):
@@ -84,14 +85,14 @@ def _scan_row_kernel(
         label_ptr = labels_ptr + sample * rows * width + row_start
         class_ptr = field_ptr + (sample * classes + k) * rows * width + row_start
 
-        previous = _is_inside(label_ptr, value, negated).to(tl.uint32)
+        previous = _is_inside(label_ptr, value, MASK).to(tl.uint32)
         start = tl.full(
             [ROWS, 1], float("-inf"), tl.float32
         )  # of the last run, counted from the word's voxel 0
         for word in range(words):
             x = word * 32 + lane
             # Voxels beyond the end repeat the last one, so that no run starts there.
-            inside = _is_inside(label_ptr + tl.minimum(x, width - 1), value, negated)
+            inside = _is_inside(label_ptr + tl.minimum(x, width - 1), value, MASK)
             phases = tl.sum(tl.where(inside, bit, 0), axis=1, keep_dims=True)
             starts = phases ^ ((phases << 1) | previous)
             passed = starts & (before | bit)

@@ -15,14 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fastsdm._backends.contract import Finish, SpacingRows, spacing_rows
+from fastsdm._backends.contract import PLAIN, Classes, Finish, SpacingRows, spacing_rows
 from fastsdm._backends.triton_arguments import Numbers, is_run, search_numbers, table_of
 from fastsdm._backends.triton_passes import AMD, INTERPRETER, NVIDIA, Pass, Tiles, nearest_passes, passes
 
 _OLDEST_CAPABILITY = (8, 0)
-_PLAIN = Finish(shifts=(0.0,), both_sides=False, missing=(math.inf,), limit=math.inf)
-#: What Triton loads and compares as an integer with the same bits.
-_SAME_BITS = {torch.bool: torch.uint8, torch.uint64: torch.int64}
 _NOT_IN_TABLE = -1
 
 
@@ -48,27 +45,19 @@ class TritonBackend:
     def signed_distance(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int],
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.contract.Backend`."""
-        shape = labels.shape[1:]
-        return self.finished_region(
-            labels,
-            classes,
-            spacing_rows(spacing),
-            max_distance,
-            _PLAIN,
-            [0] * len(shape),
-            shape,
-            torch.float32,
-        )
+        """See :meth:`fastsdm._backends.contract.Backend.signed_distance`."""
+        shape, rows = labels.shape[1:], spacing_rows(spacing)
+        whole = [0] * len(shape), shape
+        return self.finished_region(labels, classes, rows, max_distance, PLAIN, *whole, torch.float32)
 
     def finished_region(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int] | None,
+        classes: Classes,
         spacing: SpacingRows,
         max_distance: float | None,
         finish: Finish,
@@ -82,22 +71,22 @@ class TritonBackend:
         3D where the result is not float32 or smaller than the volume. Twice the 2 where rows are longer than
         2048 voxels. Squared distances are float32: at equal spacing exact up to 4096 voxels.
         """
-        count = 1 if classes is None else len(classes)
-        result = torch.empty((labels.shape[0], count, *size), dtype=dtype, device=labels.device)
+        result = torch.empty((labels.shape[0], len(classes), *size), dtype=dtype, device=labels.device)
         if result.numel() == 0:
             return result
-        labels = _loadable(labels)
+        labels, values = _loadable(labels), _values(classes)
+        count = len(values) or None
         launches = passes(
             tuple(labels.shape), labels.dtype, count, _tiles(labels.device), tuple(start), tuple(size), dtype
         )
-        call = _prepared(launches, labels, classes, spacing, max_distance, finish)
+        call = _prepared(launches, labels, values, spacing, max_distance, finish)
         _run_on_its_device(_run, call, result)
         return result
 
     def nearest(
         self,
         labels: torch.Tensor,
-        classes: Sequence[int] | None,
+        classes: Classes,
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
@@ -111,18 +100,25 @@ class TritonBackend:
             4096 voxels, the first of equally near voxels in memory.
         """
         batch, *shape = labels.shape
-        count = 1 if classes is None else len(classes)
-        result = torch.empty((batch, count, len(shape), *shape), dtype=torch.int32, device=labels.device)
-        labels = _loadable(labels)
+        result = torch.empty(
+            (batch, len(classes), len(shape), *shape), dtype=torch.int32, device=labels.device
+        )
+        labels, values = _loadable(labels), _values(classes)
+        count = len(values) or None
         launches = nearest_passes(tuple(labels.shape), labels.dtype, count, _tiles(labels.device))
-        finish = replace(_PLAIN, limit=math.inf if max_distance is None else max_distance)
-        call = _prepared(launches, labels, classes, spacing_rows(spacing), max_distance, finish)
+        finish = replace(PLAIN, limit=math.inf if max_distance is None else max_distance)
+        call = _prepared(launches, labels, values, spacing_rows(spacing), max_distance, finish)
         _run_on_its_device(_run_nearest, call, result)
         return result
 
 
 def _loadable(labels: torch.Tensor) -> torch.Tensor:
-    return labels.view(_SAME_BITS[labels.dtype]) if labels.dtype in _SAME_BITS else labels
+    return labels.view(torch.uint8) if labels.dtype == torch.bool else labels
+
+
+def _values(classes: Classes) -> list[int]:
+    """Return the label values; none for a mask."""
+    return [value for value in classes if value is not None]
 
 
 @dataclass(frozen=True)
@@ -132,9 +128,8 @@ class _Call:
     Attributes:
         launches: the passes.
         labels: of a type that Triton loads.
-        lowest: the first class value.
         listed: whether class values are in the table; else they are ``lowest``, ``lowest + 1``, ...
-        negated: whether all labels but ``lowest`` are inside.
+        lowest: the first class value, if they are not in the table; 0 for a mask.
         numbers: for each search those of all samples, or of each.
         cut: the largest distance, in float32; may be infinite.
         table: the class values and numbers that are not arguments of the kernels.
@@ -142,9 +137,8 @@ class _Call:
 
     launches: Sequence[Pass]
     labels: torch.Tensor
-    lowest: int
     listed: bool
-    negated: bool
+    lowest: int
     numbers: list[list[Numbers]]
     cut: float
     table: torch.Tensor | None
@@ -153,7 +147,7 @@ class _Call:
         """Launch the first pass, into ``field``."""
         _launch(
             self.launches[0], self.labels, field if self.table is None else self.table, field,
-            int(self.listed), 0 if self.listed else self.lowest, int(self.negated),
+            int(self.listed), self.lowest,
         )  # fmt: skip
 
     def searches(self) -> Iterator[tuple[Pass, Numbers, int]]:
@@ -168,21 +162,19 @@ class _Call:
 def _prepared(
     launches: Sequence[Pass],
     labels: torch.Tensor,
-    classes: Sequence[int] | None,
+    values: Sequence[int],
     spacing: SpacingRows,
     max_distance: float | None,
     finish: Finish,
 ) -> _Call:
-    values = [0] if classes is None else classes
     listed = not is_run(values)
     numbers = [search_numbers(launch.axis, spacing, max_distance, finish) for launch in launches[1:]]
     on_host = table_of(values if listed else (), numbers, labels.dtype)
     return _Call(
         launches=launches,
         labels=labels,
-        lowest=values[0],
+        lowest=0 if listed or not values else values[0],
         listed=listed,
-        negated=classes is None,
         numbers=numbers,
         cut=float(np.float32(finish.limit)) if finish.limit < _LARGEST else math.inf,
         table=None if on_host is None else _on_device(on_host, labels.device),

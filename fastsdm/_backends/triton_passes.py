@@ -100,7 +100,7 @@ class Pass:
 def passes(
     shape: tuple[int, ...],
     labels_dtype: torch.dtype,
-    classes: int,
+    classes: int | None,
     tiles: Tiles = NVIDIA,
     start: tuple[int, ...] | None = None,
     size: tuple[int, ...] | None = None,
@@ -111,7 +111,7 @@ def passes(
     Args:
         shape: ``[B, *S]``, no size zero.
         labels_dtype: an integer type that Triton loads.
-        classes: K, at least 1.
+        classes: K, at least 1; None for a mask.
         tiles: what a program works on.
         start: the region's first voxel; None for the whole volume.
         size: the region's shape, no size zero; None for the whole volume.
@@ -129,15 +129,21 @@ def passes(
                 f"region: must lie inside the volume, whose axis {axis} has {whole} voxels; "
                 f"got {count} from voxel {low} on"
             )
-    fields = batch * classes
+    count = 1 if classes is None else classes
+    fields = batch * count
     width, rows = spatial[-1], math.prod(spatial[:-1])
     half = width <= _LONGEST_HALF_ROW
     scan = Pass(
         kernel="_scan_row_kernel",
         axis=len(spatial) - 1,
         grid=batch * _blocks(rows, tiles.rows),
-        sizes=(classes, rows, width),
-        constants={"WIDE": labels_dtype.itemsize >= 4, "HALF": half, "ROWS": tiles.rows},
+        sizes=(count, rows, width),
+        constants={
+            "MASK": classes is None,
+            "WIDE": classes is not None and labels_dtype.itemsize >= 4,
+            "HALF": half,
+            "ROWS": tiles.rows,
+        },
         registers=None,
         source_dtype=labels_dtype,
         source_items=batch * rows * width,
@@ -161,7 +167,7 @@ def passes(
                 axis=axis,
                 grid=fields * segments * _blocks(columns, tiles.columns),
                 sizes=(
-                    classes, length, stride, planes, first[axis], region[axis], columns, group, pitch, offset,
+                    count, length, stride, planes, first[axis], region[axis], columns, group, pitch, offset,
                 ),
                 constants={
                     "COUNTS": is_first,
@@ -182,7 +188,7 @@ def passes(
 
 @lru_cache(maxsize=1024)
 def nearest_passes(
-    shape: tuple[int, ...], labels_dtype: torch.dtype, classes: int, tiles: Tiles = NVIDIA
+    shape: tuple[int, ...], labels_dtype: torch.dtype, classes: int | None, tiles: Tiles = NVIDIA
 ) -> tuple[Pass, ...]:
     """The launches that find which voxel is nearest: those of the map, which keep what their minima are at.
 
@@ -205,14 +211,14 @@ def nearest_passes(
     scan, *searches = passes(shape, labels_dtype, classes, tiles)
     found: list[Pass] = []
     for search in searches:
-        _classes, length, stride, planes, _first, _rows, columns, width, pitch, _offset = search.sizes
+        count, length, stride, planes, _first, _rows, columns, width, pitch, _offset = search.sizes
         final = bool(search.constants["FINAL"])
         # Beside each squared distance the place of its voxel is noted, of as many bytes.
         found.append(
             replace(
                 search,
                 kernel="_nearest_axis_kernel",
-                sizes=(classes, length, stride, planes, columns, width, pitch),
+                sizes=(count, length, stride, planes, columns, width, pitch),
                 constants={
                     "COUNTS": search.constants["COUNTS"],
                     "HALF": search.constants["HALF"],

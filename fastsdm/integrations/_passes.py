@@ -72,8 +72,8 @@ class ClassPasses:
         """
         result = np.empty((self.fields, *labels.shape), np.float32)
         for part in _pieces(labels.shape, axes):
-            for field, (piece, values) in zip(result, self._fields(labels[part]), strict=True):
-                squares = scan_axis(piece, values, axes[0])
+            for field, (piece, value) in zip(result, self._fields(labels[part]), strict=True):
+                squares = scan_axis(piece, [value], axes[0])
                 for axis in axes[1:]:
                     squares = relax_axis(squares, axis, self.shape, self.spacing)
                 field[part] = squares[0]
@@ -119,12 +119,10 @@ class ClassPasses:
                 result[part] = np.where(ignored, 0, np.where(inside, maps[1], maps[0]))
         return result
 
-    def _fields(self, labels: Array) -> Iterator[tuple[Array, list[int] | None]]:
-        """Labels and the values inside, once for each field of squares."""
+    def _fields(self, labels: Array) -> Iterator[tuple[Array, int | None]]:
+        """Labels and the value inside, once for each field of squares."""
         if self.ignore_index is None:
-            if self.value is None and labels.dtype.kind == "i":
-                labels = labels > 0
-            yield labels, None if self.value is None else [self.value]
+            yield labels, self.value
             return
         # With the ignored voxels outside the map is right outside of the class, and the other way round.
         inside, ignored = self._phases(labels)

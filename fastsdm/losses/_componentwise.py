@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fastsdm import _validate
+from fastsdm._arrays import above_zero
 from fastsdm._types import SpacingLike
 from fastsdm.losses._base import DistanceMapLoss
 from fastsdm.losses._reduction import fitting_weights
@@ -183,7 +184,7 @@ def _masks_of(target: Any, shape: torch.Size) -> torch.Tensor:
         )
     inside: torch.Tensor
     if target.shape[1] == shape[1]:
-        inside = _validate.integer_labels(target, whole=False) != 0
+        inside = above_zero(_validate.integer_labels(target, whole=False))
     else:
         inside = torch.cat([target == value for value in range(shape[1])], dim=1)
     return inside

@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 
 from fastsdm import _validate
-from fastsdm._arrays import ArrayT, as_tensor
+from fastsdm._arrays import ArrayT, above_zero, as_tensor
 from fastsdm._nearest import nearest_label
 from fastsdm._types import SpacingLike
 
@@ -43,7 +43,7 @@ def component_weights(
     tensor, restore = as_tensor(mask, "mask")
     _validate.spatial_dims(spatial_dims)
     _validate.target_layout(tensor, spatial_dims, "mask")
-    inside = _validate.integer_labels(tensor, whole=False, name="mask") != 0
+    inside = above_zero(_validate.integer_labels(tensor, whole=False, name="mask"))
     split = tensor.ndim - spatial_dims
     leading, shape = tensor.shape[:split], tensor.shape[split:]
     cells = component_cells(

@@ -28,6 +28,7 @@ _POINTERS = {
     torch.int32: "*i32",
     torch.uint32: "*u32",
     torch.int64: "*i64",
+    torch.uint64: "*u64",
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.float32: "*fp32",
@@ -70,7 +71,7 @@ class Variant:
         constants = dict(self.constants)
         field = "fp16" if constants["HALF"] else "fp32"
         if self.kernel == "_scan_row_kernel":
-            return f"scan {self.pointers[0][1:]} to {field}"
+            return f"scan {self.pointers[0][1:]}{' mask' if constants['MASK'] else ''} to {field}"
         if self.kernel == "_nearest_axis_kernel":
             target = "indices" if constants["FINAL"] else "fp32 and places"
             source = field if constants["COUNTS"] else f"{field} squared and places"
@@ -99,9 +100,10 @@ def variants(tiles: triton_passes.Tiles) -> Iterator[Variant]:
         for labels in LABELS
         for result in RESULTS
         for shape in _SHAPES
+        for classes in (None, 1)
         for launch in (
-            *triton_passes.passes(shape, labels, 1, tiles, dtype=result),
-            *triton_passes.nearest_passes(shape, labels, 1, tiles),
+            *triton_passes.passes(shape, labels, classes, tiles, dtype=result),
+            *triton_passes.nearest_passes(shape, labels, classes, tiles),
         )
     }
     yield from sorted(found, key=str)

@@ -179,20 +179,6 @@ def test_the_last_pass_writes_the_result_type(ndim, dtype) -> None:
             assert torch.equal(got, expected.to(dtype))
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [torch.bool, *(getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64))],
-)
-def test_a_mask_is_every_label_but_0(dtype) -> None:
-    labels = torch.from_numpy(batch_of_labels(3).astype(np.int64))
-    if dtype.is_signed and not dtype.is_floating_point:
-        labels[0][labels[0] == 2] = torch.iinfo(dtype).min  # negative, and 0 when cut to half its bits
-    labels = labels.to(dtype)
-    how = _conventions.finish("plain", "inf", (UNIT,), SHAPE[3], None)
-    expected = plain_map((labels != 0).numpy(), (1,), np.ones((2, 3)))
-    assert np.array_equal(finished(labels, None, (UNIT,), None, how, None), expected)
-
-
 @pytest.mark.parametrize("spacing", [(3.0, 1.3, 0.3), (2.1, 1.9, 0.6), (3.0, 1.1, 0.1)])
 def test_the_shift_leaves_no_residue(spacing) -> None:
     """A distance along the last axis went through two ratios: it is not quite the voxel size."""
@@ -239,7 +225,7 @@ def test_every_pass_stays_within_its_fields(shape, tiles, at_end) -> None:
     ]
     source, *targets = [fenced(field, at_end) for field in (batch, *fields)]
     table = fenced(torch.tensor(classes, dtype=torch.int64).view(torch.float32), at_end)
-    triton_launcher._launch(launches[0], source, table, targets[0], 1, 0, 0)
+    triton_launcher._launch(launches[0], source, table, targets[0], 1, 0)
     for launch, source, target in zip(launches[1:], targets[:-1], targets[1:], strict=True):
         triton_launcher._launch(launch, source, table, target, *PLAIN_NUMBERS, math.inf, -1)
     truth = testing.reference_signed_distance(batch.numpy(), classes, np.ones((samples, len(shape))))

@@ -73,6 +73,20 @@ def test_label_values_at_the_ends_of_the_dtype(under_test) -> None:
         assert_agrees(under_test, labels, (int(ends.min), int(ends.max)), [(1.0, 1.0, 1.0)])
 
 
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"]
+)
+def test_a_mask_is_every_label_above_0(under_test, dtype) -> None:
+    labels = testing.shells((1, 9, 10, 33), classes=4).astype(dtype)
+    if dtype != "bool":
+        ends = np.iinfo(dtype)
+        labels[labels == 2] = ends.max
+        labels[labels == 3] = ends.min  # 0, or negative and 0 when cut to half its bits
+        labels[0, :, 4] = 0 if ends.min == 0 else -1
+    maps = under_test.plain_map(labels, (None,), np.ones((1, 3)))
+    assert np.array_equal(maps, under_test.plain_map(labels > 0, (1,), np.ones((1, 3))))
+
+
 def test_labels_are_left_alone(under_test) -> None:
     labels = torch.from_numpy(testing.noise((1, 8, 9, 10)))
     before = labels.clone()

@@ -112,6 +112,13 @@ def test_stand_in_makes_the_right_map(stand_in, name, case) -> None:
     assert len(stand_in.calls) == 2 * len(case.labels) * len(case.classes)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "int64"])
+@pytest.mark.usefixtures("stand_in")
+def test_stand_in_of_a_mask(dtype) -> None:
+    labels = (testing.shells((1, 6, 7, 8), classes=3).astype(np.int8) - 1).astype(dtype)
+    assert torch.equal(plain_map("cucim", labels, (None,)), plain_map("cucim", labels > 0))
+
+
 def test_stand_in_is_asked_for_float32_and_for_no_sampling_when_isotropic(stand_in) -> None:
     labels = testing.noise((3, 6, 7, 8))
     spacings = [(0.7, 0.7, 0.7), (2.0, 0.7, 0.7), (0.7, 0.7, 2.0)]

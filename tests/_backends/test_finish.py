@@ -70,15 +70,6 @@ def test_a_finished_region_is_the_crop_of_the_finished_map(data) -> None:
     np.testing.assert_array_equal(got, cropped(_conventions.apply_(plain, how), start, size))
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_a_mask_is_every_label_but_0(dtype) -> None:
-    labels = torch.from_numpy(testing.shells((6, 9, 20), classes=3))[None].to(dtype)
-    unit = torch.ones(1, 3, dtype=torch.float64)
-    how = _conventions.finish("plain", "inf", spacing_rows(unit), labels.shape[1:], None)
-    expected = native.signed_distance(labels != 0, (1,), unit, None)
-    assert torch.equal(finished(labels, None, unit, how), expected)
-
-
 def test_distances_beyond_16_bit_lanes() -> None:
     """One voxel, more than 181 steps away along both axes that are searched."""
     labels = torch.zeros(1, 400, 420, 3, dtype=torch.uint8)

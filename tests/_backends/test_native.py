@@ -129,7 +129,7 @@ maps = np.zeros((1, 1, 60, 60, 70), np.float32)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), used + (4 << 20)))
 _native_ext.signed_distance(
-    labels, [(1, False)], np.ones((1, 3)), np.inf, maps, shifts=(0.0,), both_sides=False, missing=(np.inf,),
+    labels, [(1, 0)], np.ones((1, 3)), np.inf, maps, shifts=(0.0,), both_sides=False, missing=(np.inf,),
     limit=np.inf, first=(0, 0, 0), threads=8,
 )
 print(int((maps != 0).all()))
@@ -194,7 +194,7 @@ def test_extension_refuses_shapes_that_disagree() -> None:
         with pytest.raises(ValueError, match="per sample: shapes must agree"):
             _native_ext.signed_distance(
                 labels,
-                [(1, False)],
+                [(1, 0)],
                 spacing,
                 np.inf,
                 np.empty(shape, np.float32),

@@ -89,7 +89,7 @@ def operators() -> set[torch._ops.OpOverload]:
             for limit in LIMITS:
                 calls = (
                     lambda: separable.BACKEND.signed_distance(labels, [0, 1], spacing, limit),  # noqa: B023
-                    lambda: separable.BACKEND.nearest(labels, None, spacing, limit),  # noqa: B023
+                    lambda: separable.BACKEND.nearest(labels, [None], spacing, limit),  # noqa: B023
                     lambda: separable.BACKEND.nearest(labels, [1, 2], spacing, limit),  # noqa: B023
                     lambda: separable.BACKEND.instance_distance(labels, 0, spacing, limit, True),  # noqa: B023
                 )

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastsdm import _conventions
-from fastsdm._backends import triton_arguments, triton_launcher, triton_passes
+import fastsdm
+from fastsdm import _conventions, _operator, _sdm
+from fastsdm._backends import registry, triton_arguments, triton_launcher, triton_passes
 from fastsdm._backends.triton_launcher import TritonBackend
 
 HERE = Path(__file__).parent
@@ -119,7 +120,7 @@ class Operations(TorchDispatchMode):
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("per_sample", [False, True])
-@pytest.mark.parametrize("classes", [None, (0, 1, 2), (5, 2)])
+@pytest.mark.parametrize("classes", [(None,), (0, 1, 2), (5, 2)])
 def test_nothing_but_the_kernels(monkeypatch, ndim, dtype, per_sample, classes) -> None:
     """A call allocates memory and launches a kernel an axis; scattered values and spacings make one table."""
     launched, tables = [], []
@@ -137,6 +138,27 @@ def test_nothing_but_the_kernels(monkeypatch, ndim, dtype, per_sample, classes) 
     assert launched == ["_scan_row_kernel"] + ["_search_axis_kernel"] * (ndim - 1)
     assert set(operations.names) == {"empty.memory_format"}
     assert len(tables) == (per_sample or classes == (5, 2))
+
+
+@pytest.mark.usefixtures("unpoisoned_memory")
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+)
+@pytest.mark.parametrize("settings", [{}, {"empty": "zero", "dtype": torch.float16}, {"classes": [1, 2]}])
+def test_nothing_but_the_kernels_from_the_public_function_on(monkeypatch, dtype, settings) -> None:
+    launched = []
+    monkeypatch.setattr(triton_launcher, "_launch", lambda launch, *arguments: launched.append(launch.kernel))
+    monkeypatch.setattr(TritonBackend, "unavailable", lambda self, device: None)
+    monkeypatch.setattr(registry, "found", {})
+    monkeypatch.setattr(_sdm, "signed_distance_operator", _operator._signed_distance)
+    if dtype == torch.bool:
+        settings = settings | {"classes": None}
+    labels = torch.zeros(2, 6, 7, 8, dtype=dtype)
+    with Operations() as operations:
+        fastsdm.signed_distance(labels, backend="triton", **settings)
+    assert launched == ["_scan_row_kernel"] + ["_search_axis_kernel"] * 2
+    views = {"view.default", "view.dtype", "detach.default"}
+    assert set(operations.names) - views == {"empty.memory_format"}
 
 
 class StandInDriver:

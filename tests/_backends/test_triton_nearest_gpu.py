@@ -121,7 +121,7 @@ def test_more_indices_than_32_bits_address() -> None:
         pytest.skip("needs 28 GB of free device memory")
     labels = torch.zeros((1, *shape), dtype=torch.uint8, device="cuda")
     labels[0, 1090, 1000, 1010] = 1
-    indices = BACKEND.nearest(labels, None, torch.ones(1, 3, dtype=torch.float64), None)[0, 0]
+    indices = BACKEND.nearest(labels, [None], torch.ones(1, 3, dtype=torch.float64), None)[0, 0]
     for voxel in ((0, 0, 0), (1099, 1023, 1023), (1099, 0, 1023), (550, 512, 512)):
         assert indices[(slice(None), *voxel)].tolist() == [1090, 1000, 1010]
     assert indices[:, 1090, 1000, 1010].tolist() == [1089, 1000, 1010]

@@ -36,8 +36,8 @@ void scan_rows(const Scan& scan, int threads, const std::optional<std::string>& 
       make_workers(scratch, useful_threads(scan.rows * scan.width, threads), scan.width + kPhasePadding);
   const unsigned char* const labels = static_cast<const unsigned char*>(scan.labels);
   parallel_for(scan.rows, grain(scan.width), workers, [&](Index row, Worker& worker) {
-    match_row(labels + row * scan.width * scan.label_bytes, scan.pattern->value, scan.pattern->inverted,
-              scan.width, worker.scratch);
+    match_row(labels + row * scan.width * scan.label_bytes, scan.pattern->low, scan.pattern->span, scan.width,
+              worker.scratch);
     kernel.scan_row(worker.scratch, scan.width, kInfinity, 0, scan.width, scan.squares + row * scan.width);
   });
 }

@@ -145,7 +145,7 @@ class Engine {
     float* const rows = is_region_ ? worker.slab : slab;
     unsigned seen = 0;
     for (Index y = 0; y < height_.length; ++y) {
-      match_row_(labels + y * row_bytes, pattern->value, pattern->inverted, width, worker.phase);
+      match_row_(labels + y * row_bytes, pattern->low, pattern->span, width, worker.phase);
       seen |= kernel_.scan_row(worker.phase, width, g.cap, width_.first, width_.first + kept, rows + y * kept);
     }
     phases_seen(map).fetch_or(seen, std::memory_order_relaxed);

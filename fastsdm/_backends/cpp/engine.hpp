@@ -11,10 +11,11 @@
 
 namespace fastsdm {
 
-// Which voxels belong to a class: those whose bit pattern equals `value` (differs from it, if inverted).
+// Which voxels belong to a class: those whose bits, read as an unsigned number, lie in [low, low + span]. In two's
+// complement the numbers above 0 are such a range as well.
 struct ClassPattern {
-  std::uint64_t value;
-  bool inverted;
+  std::uint64_t low;
+  std::uint64_t span;
 };
 
 struct Sample {

@@ -128,8 +128,7 @@ void nearest(const Features& features, int threads, const std::optional<std::str
       std::int32_t* const scanned = height > 1 ? worker.words : slab;
       unsigned of_slab = 0;
       for (Index y = 0; y < height; ++y) {
-        match_row(labels + (z * plane + y * width) * bytes, pattern->value, pattern->inverted, width,
-                  worker.phase);
+        match_row(labels + (z * plane + y * width) * bytes, pattern->low, pattern->span, width, worker.phase);
         std::int32_t* const row = scanned + y * wide;
         of_slab |= kernel.scan_nearest(worker.phase, width, scan, row);
         if (height > 1) std::fill(row + width, row + wide, 0);

@@ -80,8 +80,8 @@ struct Kernel {
   Index float_lanes;
   Index short_lanes;
 
-  // phase[x] = (labels[x] == value) != inverted, for labels of 1, 2, 4, 8 bytes.
-  using MatchRow = void (*)(const void* labels, std::uint64_t value, bool inverted, Index width,
+  // phase[x] = labels[x] - low <= span, for unsigned labels of 1, 2, 4, 8 bytes.
+  using MatchRow = void (*)(const void* labels, std::uint64_t low, std::uint64_t span, Index width,
                             std::uint8_t* phase);
   MatchRow match_row[4];
 

@@ -22,7 +22,13 @@ namespace {
 using Labels = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Spacing = nb::ndarray<const double, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
 using Maps = nb::ndarray<float, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
-using Classes = std::vector<std::optional<std::tuple<std::uint64_t, bool>>>;
+using Pattern = std::optional<std::tuple<std::uint64_t, std::uint64_t>>;  // low, span
+using Classes = std::vector<Pattern>;
+
+std::optional<fastsdm::ClassPattern> pattern_of(const Pattern& given) {
+  if (!given) return std::nullopt;
+  return fastsdm::ClassPattern{std::get<0>(*given), std::get<1>(*given)};
+}
 
 void signed_distance(Labels labels, const Classes& classes, Spacing spacing, double max_distance, Maps maps,
                      const std::vector<double>& shifts, bool both_sides, const std::vector<double>& missing,
@@ -42,10 +48,7 @@ void signed_distance(Labels labels, const Classes& classes, Spacing spacing, dou
     agree = agree && problem.first[axis] >= 0 && problem.first[axis] <= problem.shape[axis] - problem.size[axis];
   }
   if (!agree) throw std::invalid_argument("labels, classes, maps and what is given per sample: shapes must agree");
-  for (const auto& pattern : classes) {
-    problem.classes.emplace_back();
-    if (pattern) problem.classes.back() = {std::get<0>(*pattern), std::get<1>(*pattern)};
-  }
+  for (const Pattern& pattern : classes) problem.classes.push_back(pattern_of(pattern));
   for (std::size_t b = 0; b < spacing.shape(0); ++b) {
     problem.samples.push_back({{spacing(b, 0), spacing(b, 1), spacing(b, 2)}, shifts[b], missing[b]});
   }
@@ -62,16 +65,15 @@ using Rows = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Squares = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Volumes = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-void scan_rows(Rows labels, const std::optional<std::tuple<std::uint64_t, bool>>& pattern, Squares squares,
-               int threads, const std::optional<std::string>& isa) {
+void scan_rows(Rows labels, const Pattern& pattern, Squares squares, int threads,
+               const std::optional<std::string>& isa) {
   if (squares.size() != labels.size()) throw std::invalid_argument("labels and squares: sizes must agree");
   fastsdm::Scan scan{labels.data(),
                      labels.dtype().bits / 8,
-                     std::nullopt,
+                     pattern_of(pattern),
                      static_cast<fastsdm::Index>(labels.shape(0)),
                      static_cast<fastsdm::Index>(labels.shape(1)),
                      squares.data()};
-  if (pattern) scan.pattern = {std::get<0>(*pattern), std::get<1>(*pattern)};
   const nb::gil_scoped_release released;
   fastsdm::scan_rows(scan, threads, isa);
 }
@@ -137,10 +139,7 @@ void nearest(Labels labels, const Classes& classes, Spacing spacing, double max_
     agree = agree && (axis == 0 || features.shape[axis] <= fastsdm::kMostSteps);
   }
   if (!agree) throw std::invalid_argument("labels, classes, spacing and indices: shapes must agree");
-  for (const auto& pattern : classes) {
-    features.classes.emplace_back();
-    if (pattern) features.classes.back() = {std::get<0>(*pattern), std::get<1>(*pattern)};
-  }
+  for (const Pattern& pattern : classes) features.classes.push_back(pattern_of(pattern));
   for (std::size_t b = 0; b < spacing.shape(0); ++b) {
     features.spacings.push_back({spacing(b, 0), spacing(b, 1), spacing(b, 2)});
   }
@@ -186,8 +185,7 @@ std::vector<std::tuple<fastsdm::Index, nb::object, nb::object>> surface_distance
   for (std::size_t volume = 0; volume < 2 && agree; ++volume) {
     agree = patterns[volume].size() == channels.size();
     for (std::size_t c = 0; c < channels.size() && agree; ++c) {
-      const auto& pattern = patterns[volume][c];
-      if (pattern) surfaces.classes[c].patterns[volume] = {std::get<0>(*pattern), std::get<1>(*pattern)};
+      surfaces.classes[c].patterns[volume] = pattern_of(patterns[volume][c]);
     }
   }
   for (const fastsdm::Channels& volume : surfaces.volumes)
@@ -220,7 +218,8 @@ NB_MODULE(_native_ext, module) {
       nb::arg("missing"), nb::arg("limit"), nb::arg("first"), nb::arg("threads"), nb::arg("isa") = nb::none(),
       "Fill maps [B, K, *S] float32 from labels [B, D, H, W] of any integer dtype, where S is (D, H, W) or\n"
       "the shape of a region of it that begins at voxel `first`.\n\n"
-      "classes holds (bit pattern, inverted) per class, or None for one that no label can equal.");
+      "classes holds (low, span) per class, whose labels have bits from low to low + span as an unsigned number,\n"
+      "or None for one that no label can equal.");
   module.def("scan_rows", &scan_rows, nb::arg("labels"), nb::arg("pattern"), nb::arg("squares"), nb::kw_only(),
              nb::arg("threads"), nb::arg("isa") = nb::none(),
              "Fill squares with the signed squared distances within the rows of labels [rows, width].");
@@ -242,8 +241,8 @@ NB_MODULE(_native_ext, module) {
       nb::arg("patterns"), nb::arg("spacing"), nb::kw_only(), nb::arg("planar"), nb::arg("between"),
       nb::arg("symmetric"), nb::arg("threads"), nb::arg("isa") = nb::none(),
       "Measure the surfaces of [C, D, H, W] against each other: (count, distances, codes) of the prediction's\n"
-      "and the reference's surface for each class. patterns holds one list for either volume, of\n"
-      "(bit pattern, inverted) per class, or None for one that no label can equal.");
+      "and the reference's surface for each class. patterns holds the classes of either volume, as in\n"
+      "signed_distance.");
   module.def(
       "fail_thread_after", [](int started) { fastsdm::threads_before_failure = started; }, nb::arg("started"),
       "For tests: starting one more thread after so many fails once for want of memory.");

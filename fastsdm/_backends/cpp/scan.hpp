@@ -19,10 +19,10 @@ inline Index least(Index a, Index b) { return a < b ? a : b; }
 inline Index greatest(Index a, Index b) { return a > b ? a : b; }
 
 template <class T>
-void match_row(const void* labels, std::uint64_t value, bool inverted, Index width, std::uint8_t* phase) {
+void match_row(const void* labels, std::uint64_t low, std::uint64_t span, Index width, std::uint8_t* phase) {
   const T* row = static_cast<const T*>(labels);
-  const T wanted = static_cast<T>(value);
-  for (Index x = 0; x < width; ++x) phase[x] = static_cast<std::uint8_t>((row[x] == wanted) != inverted);
+  const T first = static_cast<T>(low), last = static_cast<T>(span);
+  for (Index x = 0; x < width; ++x) phase[x] = static_cast<T>(row[x] - first) <= last;
 }
 
 // Eight bytes, the first of them lowest.

@@ -172,7 +172,7 @@ class Measure {
     problem.label_bytes = 1;
     problem.batch = 1;
     problem.shape = problem.size = grid_;
-    problem.classes = {ClassPattern{1, false}};
+    problem.classes = {ClassPattern{1, 0}};
     problem.samples = {{problem_.spacing, 0.0, kInfinity}};
     problem.max_distance = problem.limit = kInfinity;
     problem.maps = map.get();

@@ -69,9 +69,8 @@ void mark_row(const void* data, Index width, Index stride, Inside inside, std::u
 
 template <class T>
 void match_strided(const void* row, Index width, Index stride, const ClassPattern& pattern, std::uint8_t* bytes) {
-  const T wanted = static_cast<T>(pattern.value);
-  const bool inverted = pattern.inverted;
-  mark_row<T>(row, width, stride, [=](T value) { return (value == wanted) != inverted; }, bytes);
+  const T low = static_cast<T>(pattern.low), span = static_cast<T>(pattern.span);
+  mark_row<T>(row, width, stride, [=](T value) { return static_cast<T>(value - low) <= span; }, bytes);
 }
 
 // Returns whether the row holds NaN.
@@ -114,7 +113,7 @@ class Reader {
       is_nan =
           (channels_.element_bytes == 4 ? mark_floats<float> : mark_floats<double>)(row, width_, stride, bytes);
     } else if (stride == 1) {
-      match_row_(row, pattern->value, pattern->inverted, width_, bytes);
+      match_row_(row, pattern->low, pattern->span, width_, bytes);
     } else {
       constexpr decltype(&match_strided<std::uint8_t>) match[] = {
           match_strided<std::uint8_t>, match_strided<std::uint16_t>, match_strided<std::uint32_t>,
