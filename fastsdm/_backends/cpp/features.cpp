@@ -18,7 +18,6 @@ struct alignas(64) Worker {
   unsigned char* scratch;
   std::int32_t* words;  // of a slab, or of a tile
   std::uint8_t* phase;
-  bool far = false;
 };
 
 // Costs along one axis in words; none where squared costs are not all integers.
@@ -40,6 +39,11 @@ class NearCosts {
  private:
   std::vector<std::int32_t> before_, after_;
 };
+
+// Near words of this square are not less, words of lesser squares are.
+std::int32_t first_word(Index square) {
+  return static_cast<std::int32_t>((square << kSquareShift) - (Index{1} << (kSquareShift - 1)));
+}
 
 // The largest square whose distance is within the limit, as a map would round it.
 float farthest_square(double max_distance, float unit) {
@@ -63,10 +67,8 @@ void nearest(const Features& features, int threads, const std::optional<std::str
   const auto match_row = kernel.match_row[bytes == 8 ? 3 : bytes / 2];
 
   const Index longest = std::max(depth, height);
-  const Index flags = round_up(longest, kBlock) / kBlock * (kTileColumns / kernel.short_lanes);
-  const Index relax = round_up(scratch_bytes(longest, kernel.float_lanes) +
-                                   round_up(longest, kBlock) * kernel.float_lanes * kFloatBytes + flags,
-                               kScratchAlignment);
+  const Index flags = round_up(longest, kBlock) / kBlock * (kTileColumns / kernel.float_lanes);
+  const Index relax = round_up(scratch_bytes(longest, kernel.float_lanes) + flags, kScratchAlignment);
   // A slab is as wide as its tiles are together: what the last one holds too much is 0.
   const Index wide = round_up(width, kTileColumns), slab = height > 1 ? height * wide : 0;
   const Index words = std::max(slab, depth * kTileColumns) * kFloatBytes;
@@ -92,8 +94,8 @@ void nearest(const Features& features, int threads, const std::optional<std::str
     const double unit = spacing[2];
     const auto squared = [unit](double step) { return step / unit * (step / unit); };
     const double middle = height > 1 ? squared(spacing[1]) : 1.0, first = depth > 1 ? squared(spacing[0]) : 1.0;
-    const CostTable middle_costs(kernel, height, middle, is_integer(middle));
-    const CostTable first_costs(kernel, depth, first, is_integer(middle) && is_integer(first));
+    const CostTable middle_costs(kernel, height, middle, false);
+    const CostTable first_costs(kernel, depth, first, false);
     // Squared costs of at least 1 each: what is nearer than `beyond` is so within kNearSteps along every axis.
     constexpr Index beyond = (kNearSteps + 1) * (kNearSteps + 1);
     const bool all_near = is_integer(middle) && is_integer(first);
@@ -102,8 +104,8 @@ void nearest(const Features& features, int threads, const std::optional<std::str
     const NearCosts first_near(kernel, depth, first, all_near ? near_squares : 0, true);
     std::int32_t* const tables[4] = {&scan_words[0], &scan_words[width], &scan_words[2 * width],
                                      &scan_words[3 * width]};
-    kernel.fill_scan_words(width, near_squares, tables);
-    const ScanWords scan{{tables[0], tables[1]}, {tables[2], tables[3]}};
+    kernel.fill_scan_words(width, near_squares, true, tables);
+    const ScanWords scan{{tables[0], tables[1]}, {tables[2], tables[3]}, {kNoneWord, -kNoneWord}};
     NearestStep step{};
     step.stream = features.batch * classes * planes * volume >= kWordsToStream && plane % kTileColumns == 0 &&
                   reinterpret_cast<std::uintptr_t>(rows) % kScratchAlignment == 0;
@@ -113,11 +115,12 @@ void nearest(const Features& features, int threads, const std::optional<std::str
     const bool limited = features.max_distance <= std::numeric_limits<float>::max();
     step.most =
         limited ? std::max(std::floor(step.farthest) + 1, std::nextafter(step.farthest, kInfinity)) : kInfinity;
-    step.near_end = static_cast<std::int32_t>(near_squares << kSquareShift);
+    step.near_squares = static_cast<float>(near_squares);
+    step.near_end = first_word(near_squares);
     step.none_above = std::numeric_limits<std::int32_t>::max();
     if (all_near && step.farthest < static_cast<float>(near_squares)) {
       step.near_end = std::numeric_limits<std::int32_t>::max();
-      step.none_above = ((static_cast<std::int32_t>(step.farthest) + 1) << kSquareShift) - 1;
+      step.none_above = first_word(static_cast<Index>(step.farthest) + 1) - 1;
     }
     const unsigned char* const labels =
         static_cast<const unsigned char*>(features.labels) + map / classes * volume * bytes;
@@ -144,7 +147,7 @@ void nearest(const Features& features, int threads, const std::optional<std::str
       for (Index x = 0; x < width; x += kTileColumns) {
         here.words = slab + x;
         kernel.nearest_columns({scanned + x, wide}, std::min(kTileColumns, width - x),
-                               middle_costs.axis(height, width, 0, height), here, worker.scratch, worker.far);
+                               middle_costs.axis(height, width, 0, height), here, worker.scratch);
       }
     });
     if (seen != (kInside | kOutside)) {
@@ -161,7 +164,7 @@ void nearest(const Features& features, int threads, const std::optional<std::str
       const Index columns = std::min(kTileColumns, plane - here.column);
       const Axis axis = first_costs.axis(depth, plane, 0, depth);
       kernel.copy_columns(here.row, columns, axis, worker.words);
-      kernel.nearest_columns({worker.words, kTileColumns}, columns, axis, here, worker.scratch, worker.far);
+      kernel.nearest_columns({worker.words, kTileColumns}, columns, axis, here, worker.scratch);
     });
   }
 }

@@ -42,6 +42,7 @@ struct NearestStep {
   float most;                  // ... and are all this: a number above it
   const std::int32_t* before;  // costs in words, as Axis has them, of steps towards lower indices ...
   const std::int32_t* after;   // ... and towards higher ones; null where squared costs are not all integers
+  float near_squares;          // squares from this one on have no near words
   std::int32_t near_end;       // words from this one on do not tell the nearest voxel
   std::int32_t none_above;     // words above this one are none
   std::int32_t* words;         // after the middle axis: words again; null after the last one:
@@ -56,6 +57,7 @@ constexpr Index kMostSteps = 16383;
 constexpr Index kNearSteps = 31;  // along each axis, in words of near voxels
 constexpr int kSquareShift = 18;  // of the square within such a word
 constexpr std::int32_t kNearInfinity = (1 << 30) - 1;
+constexpr std::int32_t kNoneWord = 1 << 30 | 1 << 29;
 
 constexpr Index kWordPadding = 16;
 
@@ -69,6 +71,7 @@ struct Tile {
 struct ScanWords {
   const std::int32_t* left[2];  // outside, inside
   const std::int32_t* right[2];
+  std::int32_t none[2];
 };
 
 // Both phases of a class, as bits.
@@ -110,8 +113,9 @@ struct Kernel {
   void (*relax_columns)(const float* columns, float* answers, Index count, const Axis& axis, const Finish* finish,
                         void* scratch, bool& far);
 
-  // Fills such tables, each of `width` words. With `near`, squares below `near_squares` are near.
-  void (*fill_scan_words)(Index width, Index near_squares, std::int32_t* const (&tables)[4]);
+  // Fills such tables, each of `width` words; squares below `near_squares` are near. Without `both`, voxels inside
+  // are not searched for: their words are 0.
+  void (*fill_scan_words)(Index width, Index near_squares, bool both, std::int32_t* const (&tables)[4]);
   // Fills such tables of `rows`, for an axis whose first step costs `square`; the first axis is the last one.
   void (*fill_near_costs)(Index rows, Index square, Index near_squares, bool last, std::int32_t* before,
                           std::int32_t* after);
@@ -124,9 +128,8 @@ struct Kernel {
 
   // Searches such columns, which lie in a tile, and writes them where `step` says, with the axis' stride. What
   // the tile holds past them, up to kTileColumns, is words as well. `scratch` as for relax_columns, and behind it
-  // one more strip and kTileColumns / short_lanes bytes for each block.
-  void (*nearest_columns)(const Tile& tile, Index count, const Axis& axis, const NearestStep& step, void* scratch,
-                          bool& far);
+  // kTileColumns / float_lanes bytes for each block.
+  void (*nearest_columns)(const Tile& tile, Index count, const Axis& axis, const NearestStep& step, void* scratch);
 };
 
 constexpr Index kPhasePadding = 16;

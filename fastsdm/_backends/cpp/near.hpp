@@ -27,47 +27,8 @@ bool relax_words(const std::int32_t* tile, Index stride, const Axis& axis, const
       subtract(out[i], in[i]).store(strip + (block * kBlock + i) * L);
     }
     const bool far = any_less(near_last, largest);
-    flags[block] |= far;
+    flags[block] = far;
     any |= far;
   }
   return any;
-}
-
-// Writes a row of relaxed words: as they are, or as indices.
-FASTSDM_INLINE void write_words(const std::int32_t* strip, Index count, Index to, const NearestStep& step) {
-  constexpr Index L = Ints::lanes;
-  if (count >= L) {
-    Ints::load(strip).store(step.words + to);
-  } else {
-    std::memcpy(step.words + to, strip, static_cast<std::size_t>(count) * sizeof *strip);
-  }
-}
-
-FASTSDM_INLINE void write_near(const std::int32_t* strip, Index row, Index count, Index to,
-                               const NearestStep& step, const std::int32_t* place_middle,
-                               const std::int32_t* place_scanned) {
-  constexpr Index L = Ints::lanes;
-  std::int32_t rows[L], middle[L], scanned[L];
-  const auto here = static_cast<std::int32_t>(row);
-  const std::int32_t none_above = step.none_above;
-  for (Index x = 0; x < L; ++x) {
-    const std::int32_t word = magnitude_of(strip[x]);
-    const std::int32_t none = word > none_above ? -1 : 0;
-    rows[x] = (here + steps_of(word >> 2 * kStepBits)) | none;
-    middle[x] = (place_middle[x] + steps_of(word >> kStepBits)) | none;
-    scanned[x] = (place_scanned[x] + steps_of(word)) | none;
-  }
-  const auto write = [&](const std::int32_t* from, std::int32_t* into) {
-    if (!into) return;
-    if (count < L) {
-      std::memcpy(into + to, from, static_cast<std::size_t>(count) * sizeof *from);
-    } else if (step.stream) {
-      Ints::load(from).stream(into + to);
-    } else {
-      Ints::load(from).store(into + to);
-    }
-  };
-  write(rows, step.row);
-  write(middle, step.middle);
-  write(scanned, step.scanned);
 }

@@ -1,152 +1,182 @@
 // The search with its argument: which voxel is nearest. Part of kernel.cpp, inside its namespace.
 //
-// Squares are relaxed as for a map. Then the row that an answer came from is looked for: going outwards from the
-// voxel's own row, the first one whose square plus cost is the answer, bit for bit. Surfaces are near, so it is
-// found after few rows. Of two equally near rows the upper one counts, on every instruction set.
+// Where words do not tell, squares are relaxed as for a map, and beside each one the row that it came from is
+// kept. Of equally near rows the upper one counts: a row above the answer's own replaces an equal one, a row below
+// it does not. A block is left out only if it is farther, so the answer does not depend on the instruction set.
+
+static_assert(Ints::lanes == Floats::lanes, "");
 
 // Signed squares of a row of words. Without a branch: phases alternate, and none could be foretold.
-template <int lanes>
-inline void squares_of(const std::int32_t* words, const NearestStep& step, float (&squares)[lanes]) {
-  float signs[lanes];
-  for (int x = 0; x < lanes; ++x) {
+inline Floats squares_of(const std::int32_t* words, const NearestStep& step) {
+  constexpr int L = static_cast<int>(Floats::lanes);
+  float squares[L], signs[L];
+  for (int x = 0; x < L; ++x) {
     const std::int32_t word = magnitude_of(words[x]);
-    const std::int32_t scanned = scanned_steps(word), middle = middle_steps(word);
+    const std::int32_t scanned = steps_of(word, 0), middle = steps_of(word, 1);
     const float square = static_cast<float>(scanned * scanned) + step.weight * static_cast<float>(middle * middle);
     // Infinity where there is none, else 0.
-    const auto none = static_cast<float>(word == kNoneWord);
-    squares[x] = square + none * std::numeric_limits<float>::max() * 4.0f;
+    squares[x] = square + static_cast<float>(word == kNoneWord) * std::numeric_limits<float>::max() * 4.0f;
     signs[x] = words[x] < 0 ? -1.0f : 1.0f;
   }
-  for (int x = 0; x < lanes; x += static_cast<int>(Floats::lanes)) {
-    const Floats capped = min(Floats::load(squares + x), Floats::splat(step.most));
-    multiply(capped, Floats::load(signs + x)).store(squares + x);
+  return multiply(min(Floats::load(squares), Floats::splat(step.most)), Floats::load(signs));
+}
+
+// Offers the eight rows of a source block to the eight rows of `best`; `direction` as for open_block.
+template <int direction>
+FASTSDM_INLINE void offer_block(const Phase<Floats>& phase, Index block, const float* cost, Index gap,
+                                Floats (&best)[kBlock], Ints (&from)[kBlock]) {
+  FASTSDM_UNROLL
+  for (int n = 0; n < kBlock; ++n) {
+    const int j = direction > 0 ? n : static_cast<int>(kBlock) - 1 - n;  // outwards
+    const Floats squares = load_row<Floats>(phase.squares, block * kBlock + j);
+    const Ints row = Ints::splat(static_cast<std::int32_t>(block * kBlock + j));
+    FASTSDM_UNROLL
+    for (int i = 0; i < kBlock; ++i) {
+      const int steps = direction > 0 ? j - i : i - j;
+      if (gap == 0 && steps <= 0) continue;
+      const Floats candidate = add(squares, load_row<Floats>(cost, gap + steps));
+      from[i] = direction > 0 ? where_less(candidate, best[i], row, from[i])
+                              : where_less(best[i], candidate, from[i], row);
+      best[i] = min(best[i], candidate);
+    }
   }
 }
 
-inline Floats largest_finite(Floats) { return Floats::splat(std::numeric_limits<float>::max()); }
-inline Shorts largest_finite(Shorts) { return Shorts::splat(kShortMax - 1); }
-
-// Twice the steps to the row that `best` came from, plus 1 where it lies below.
-template <class V>
-FASTSDM_INLINE V source_code(const Phase<V>& phase, V best, Index row, Index length, const typename V::T* cost) {
-  const V unknown = V::splat(V::infinity);
-  const V known = largest_finite(unknown);
-  V code = min_where_equal(load_row<V>(phase.squares, row), best, unknown, V::splat(0));
-  for (Index k = 1; any_less(known, code); ++k) {
-    const V far_cost = load_row<V>(cost, k);
-    if (k <= row) {
-      const V candidate = add(load_row<V>(phase.squares, row - k), far_cost);
-      code = min_where_equal(candidate, best, code, V::splat(static_cast<typename V::T>(2 * k)));
-    }
-    if (row + k < length) {
-      const V candidate = add(load_row<V>(phase.squares, row + k), far_cost);
-      code = min_where_equal(candidate, best, code, V::splat(static_cast<typename V::T>(2 * k + 1)));
-    }
-    if (k > row && row + k >= length) break;
-  }
-  return code;
+// A little more than the largest: what is not below it is farther than all of them.
+inline Floats above_all(const Floats (&best)[kBlock]) {
+  return multiply(greatest_of(best), Floats::splat(1.0f + 4 * std::numeric_limits<float>::epsilon()));
 }
 
-template <class V>
-inline void store_floats(V v, float (&to)[V::lanes]) {
-  Floats parts[V::lanes / Floats::lanes];
-  v.expand(parts);
-  for (Index p = 0; p < V::lanes / Floats::lanes; ++p) parts[p].store(to + p * Floats::lanes);
-}
-
-// Writes row `row` of the `count` columns from `first` on: as words, or with `last` as indices.
-template <bool last, int lanes>
-FASTSDM_INLINE void write_nearest(const Tile& tile, const float (&codes)[lanes], const float (&best)[lanes],
-                                  Index row, Index first, Index count, Index stride, const NearestStep& step,
-                                  const std::int32_t* place_middle, const std::int32_t* place_scanned) {
-  std::int32_t steps[lanes], at[lanes], words[lanes], rows[lanes], middle[lanes], scanned[lanes];
-  const auto here = static_cast<std::int32_t>(row);
-  for (int x = 0; x < lanes; ++x) {
-    const auto code = static_cast<std::int32_t>(codes[x]);
-    const std::int32_t down = -(code & 1);
-    steps[x] = (code >> 1 & down) - (code >> 1 & ~down);
-    at[x] = (here + steps[x]) * static_cast<std::int32_t>(tile.stride) + x;
+// As relax_block, with the rows that the squares came from.
+FASTSDM_INLINE void search_block(const Phase<Floats>& phase, Index block, Index rows, const float* cost,
+                                 Floats (&best)[kBlock], Ints (&from)[kBlock]) {
+  FASTSDM_UNROLL
+  for (int i = 0; i < kBlock; ++i) {
+    best[i] = i < rows ? load_row<Floats>(phase.squares, block * kBlock + i) : Floats::splat(0);
+    from[i] = Ints::splat(static_cast<std::int32_t>(block * kBlock + i));
   }
-  for (int x = 0; x < lanes; x += static_cast<int>(Floats::lanes)) gather(tile.words + first, at + x, words + x);
-  const std::int32_t* const own = tile.words + row * tile.stride + first;
-  const float farthest = step.farthest;
-  const auto near_squares = static_cast<float>(step.near_end >> kSquareShift);
-  for (int x = 0; x < lanes; ++x) {
-    // A voxel of the other phase is itself the nearest one.
-    const std::int32_t same = ((own[x] ^ words[x]) >> 31 & 1) - 1, word = magnitude_of(words[x]);
-    const float square = best[x] < 0 ? -best[x] : best[x];
-    const std::int32_t none = square <= farthest ? 0 : -1;
-    const std::int32_t middle_step = middle_steps(word) & same, scanned_step = scanned_steps(word) & same;
-    if (last) {
-      rows[x] = (here + steps[x]) | none;
-      middle[x] = (place_middle[first + x] + middle_step) | none;
-      scanned[x] = (place_scanned[first + x] + scanned_step) | none;
-    } else {
-      const std::int32_t is_near = square < near_squares ? -1 : 0;
-      const auto whole = static_cast<std::int32_t>(square < near_squares ? square : 0.0f);
-      const std::int32_t near = whole << kSquareShift | step_code(steps[x]) << kStepBits | step_code(scanned_step);
-      const std::int32_t far = chosen(none, kNoneWord, far_word(steps[x], scanned_step));
-      const std::int32_t found = chosen(is_near, near, far);
-      rows[x] = own[x] < 0 ? -found : found;
+  Floats worst = above_all(best);
+  if (!any_less(load_row<Floats>(cost, 1), worst)) return;
+  offer_block<-1>(phase, block, cost, 0, best, from);
+  offer_block<1>(phase, block, cost, 0, best, from);
+  worst = above_all(best);
+  for (Index k = greatest(1, greatest(phase.first - block, block - phase.last));; ++k) {
+    const Index below = block - k, above = block + k;
+    if (below < phase.first && above > phase.last) return;
+    const Floats gap = load_row<Floats>(cost, k * kBlock - (kBlock - 1));
+    if (!any_less(gap, worst)) return;
+    if (below >= phase.first && any_less(add(load_row<Floats>(phase.floor, below), gap), worst)) {
+      offer_block<-1>(phase, below, cost, k * kBlock, best, from);
+      worst = above_all(best);
+    }
+    if (above <= phase.last && any_less(add(load_row<Floats>(phase.floor, above), gap), worst)) {
+      offer_block<1>(phase, above, cost, k * kBlock, best, from);
+      worst = above_all(best);
     }
   }
-  const Index to = row * stride + first;
-  const auto bytes = static_cast<std::size_t>(count) * sizeof(std::int32_t);
-  std::memcpy((last ? step.row : step.words) + to, rows, bytes);
-  if (!last) return;
-  std::memcpy(step.scanned + to, scanned, bytes);
-  if (step.middle) std::memcpy(step.middle + to, middle, bytes);
+}
+
+// Writes to `strip` the rows that the flagged blocks' answers came from, -1 for none.
+void search_strip(const Tile& tile, Index first, const Axis& axis, const NearestStep& step,
+                  const std::uint8_t* flags, float* split, std::int32_t* strip) {
+  constexpr Index L = Floats::lanes;
+  const Index length = axis.length, rows = (length + kBlock - 1) / kBlock * kBlock;
+  Phase<Floats> outside{split, split + 2 * rows * L, 0, 0};
+  Phase<Floats> inside{split + rows * L, split + 2 * rows * L + rows / kBlock * L, 0, 0};
+  const auto load = [&](Index row) { return squares_of(tile.words + row * tile.stride + first, step); };
+  split_phases(load, length, outside, inside);
+  const Floats farthest = Floats::splat(step.farthest);
+  const Ints none = Ints::splat(-1);
+  for (Index block = 0; block * kBlock < length; ++block) {
+    if (!flags[block]) continue;
+    const Index here = least(kBlock, length - block * kBlock);
+    Floats out[kBlock], in[kBlock];
+    Ints out_from[kBlock], in_from[kBlock];
+    search_block(outside, block, here, axis.float_cost, out, out_from);
+    search_block(inside, block, here, axis.float_cost, in, in_from);
+    for (Index i = 0; i < here; ++i) {
+      const Index row = block * kBlock + i;
+      // In the other phase a voxel comes from itself.
+      const Ints from = subtract(add(out_from[i], in_from[i]), Ints::splat(static_cast<std::int32_t>(row)));
+      where_less(farthest, max(out[i], in[i]), none, from).store(strip + row * L);
+    }
+  }
 }
 
 struct Places {
   std::int32_t middle[kTileColumns], scanned[kTileColumns];
 };
 
-// Searches the blocks that are flagged in the columns of a tile from `first` to `end`. False where an answer
-// does not fit the lanes.
-template <class V>
-bool search_blocks(const Tile& tile, Index first, Index end, const Axis& axis, const typename V::T* cost,
-                   const NearestStep& step, const Places& places, const std::uint8_t* flags, void* scratch,
-                   void* strip_of_squares) {
-  using T = typename V::T;
-  constexpr Index L = V::lanes;
-  const Index length = axis.length, rows = (length + kBlock - 1) / kBlock * kBlock;
-  T* const strip = static_cast<T*>(strip_of_squares);
-  T* const split = static_cast<T*>(scratch);
-  Phase<V> outside{split, split + 2 * rows * L, 0, 0};
-  Phase<V> inside{split + rows * L, split + 2 * rows * L + rows / kBlock * L, 0, 0};
-  const V zero = V::splat(0);
-  for (; first < end; first += L) {
-    float squares[L], codes[L], best[L];
-    for (Index row = 0; row < length; ++row) {
-      squares_of(tile.words + row * tile.stride + first, step, squares);
-      V::from_floats(squares).store(strip + row * L);
-    }
-    split_phases([strip](Index row) { return load_row<V>(strip, row); }, length, outside, inside);
-    for (Index block = 0; block * kBlock < length; ++block) {
-      if (!flags[block]) continue;
-      const Index here = least(kBlock, length - block * kBlock), count = least(L, end - first);
-      V out[kBlock], in[kBlock], largest = zero;
-      relax_block<V>(outside, block, here, {cost, cost}, out);
-      relax_block<V>(inside, block, here, {cost, cost}, in);
-      for (Index i = 0; i < here; ++i) largest = max(largest, max(out[i], in[i]));
-      if (V::saturates && any_less(V::splat(kShortMax - 1), largest)) return false;
-      for (Index i = 0; i < here; ++i) {
-        const Index row = block * kBlock + i;
-        const V out_code = source_code(outside, out[i], row, length, cost);
-        const V in_code = source_code(inside, in[i], row, length, cost);
-        store_floats(max(out_code, in_code), codes);  // one of the two is 0
-        store_floats(max(out[i], in[i]), best);
-        if (step.words) {
-          write_nearest<false>(tile, codes, best, row, first, count, axis.stride, step, nullptr, nullptr);
-        } else {
-          write_nearest<true>(tile, codes, best, row, first, count, axis.stride, step, places.middle,
-                              places.scanned);
-        }
-      }
-    }
+FASTSDM_INLINE void write_row(const std::int32_t* from, Index count, bool stream, std::int32_t* into) {
+  if (count < Ints::lanes) {
+    std::memcpy(into, from, static_cast<std::size_t>(count) * sizeof *from);
+  } else if (stream) {
+    Ints::load(from).stream(into);
+  } else {
+    Ints::load(from).store(into);
   }
-  return true;
+}
+
+FASTSDM_INLINE void write_indices(const std::int32_t* row, const std::int32_t* middle, const std::int32_t* scanned,
+                                  Index count, Index to, const NearestStep& step) {
+  write_row(row, count, step.stream, step.row + to);
+  if (step.middle) write_row(middle, count, step.stream, step.middle + to);
+  write_row(scanned, count, step.stream, step.scanned + to);
+}
+
+// Writes a row of relaxed words: as they are, or as indices.
+FASTSDM_INLINE void write_near(const std::int32_t* strip, Index row, Index column, Index count, Index to,
+                               const NearestStep& step, const Places& places) {
+  if (step.words) return write_row(strip, count, false, step.words + to);
+  std::int32_t rows[Ints::lanes], middle[Ints::lanes], scanned[Ints::lanes];
+  const auto here = static_cast<std::int32_t>(row);
+  const std::int32_t none_above = step.none_above;
+  for (Index x = 0; x < Ints::lanes; ++x) {
+    const std::int32_t word = magnitude_of(strip[x]), none = word > none_above ? -1 : 0;
+    rows[x] = (here + near_steps(word, 2)) | none;
+    middle[x] = (places.middle[column + x] + near_steps(word, 1)) | none;
+    scanned[x] = (places.scanned[column + x] + near_steps(word, 0)) | none;
+  }
+  write_indices(rows, middle, scanned, count, to, step);
+}
+
+// Writes a row whose answers came from the rows in `strip`: as words, or with `last` as indices. Loops without a
+// branch become vectors.
+template <bool last>
+FASTSDM_INLINE void write_far(const std::int32_t* strip, const Tile& tile, Index row, Index column, Index count,
+                              Index to, const NearestStep& step, const Places& places) {
+  constexpr int L = static_cast<int>(Ints::lanes);
+  std::int32_t at[L], words[L], middle[L], scanned[L];
+  const auto here = static_cast<std::int32_t>(row), stride = static_cast<std::int32_t>(tile.stride);
+  for (int x = 0; x < L; ++x) at[x] = (strip[x] & ~(strip[x] >> 31)) * stride + x;
+  gather(tile.words + column, at, words);
+  const std::int32_t* const own = tile.words + row * tile.stride + column;
+  for (int x = 0; x < L; ++x) {
+    // A voxel of the other phase is itself the nearest one.
+    const std::int32_t same = ((own[x] ^ words[x]) >> 31 & 1) - 1, word = magnitude_of(words[x]);
+    middle[x] = steps_of(word, 1) & same;
+    scanned[x] = steps_of(word, 0) & same;
+  }
+  if (last) {
+    for (int x = 0; x < L; ++x) {
+      const std::int32_t none = strip[x] >> 31;
+      middle[x] = (places.middle[column + x] + middle[x]) | none;
+      scanned[x] = (places.scanned[column + x] + scanned[x]) | none;
+    }
+    return write_indices(strip, middle, scanned, count, to, step);
+  }
+  const float near_squares = step.near_squares, weight = step.weight;
+  for (int x = 0; x < L; ++x) {
+    const std::int32_t none = strip[x] >> 31, steps = strip[x] - here;
+    const float square = static_cast<float>(scanned[x] * scanned[x]) + weight * static_cast<float>(steps * steps);
+    const float whole = square < near_squares ? square : 0.0f;
+    const std::int32_t near =
+        static_cast<std::int32_t>(whole) * (1 << kSquareShift) + steps * (1 << kStepBits) + scanned[x];
+    const std::int32_t known = square < near_squares ? near : far_word(steps, scanned[x]);
+    const std::int32_t magnitude = chosen(none, kNoneWord, known);
+    words[x] = own[x] < 0 ? -magnitude : magnitude;
+  }
+  write_row(words, count, false, step.words + to);
 }
 
 void copy_columns(const std::int32_t* columns, Index count, const Axis& axis, std::int32_t* tile) {
@@ -166,10 +196,8 @@ void copy_columns(const std::int32_t* columns, Index count, const Axis& axis, st
   }
 }
 
-void nearest_columns(const Tile& tile, Index count, const Axis& axis, const NearestStep& step, void* scratch,
-                     bool& far) {
-  // Several strips of words are together as wide as one of 16-bit lanes.
-  constexpr Index L = Ints::lanes, G = Shorts::lanes;
+void nearest_columns(const Tile& tile, Index count, const Axis& axis, const NearestStep& step, void* scratch) {
+  constexpr Index L = Ints::lanes;
   const Index length = axis.length, blocks = (length + kBlock - 1) / kBlock, rows = blocks * kBlock;
   Places places;
   if (!step.words) {
@@ -183,34 +211,26 @@ void nearest_columns(const Tile& tile, Index count, const Axis& axis, const Near
   }
   std::int32_t* const strips = static_cast<std::int32_t*>(scratch);
   std::int32_t* const split = strips + rows * kTileColumns;
-  std::int32_t* const squares = split + 2 * (rows + blocks) * L;
-  auto* const flags = reinterpret_cast<std::uint8_t*>(squares + rows * L);
-  std::memset(flags, step.before ? 0 : 1, static_cast<std::size_t>(blocks * (kTileColumns / G)));
-  for (Index first = 0; first < count; first += G) {
-    const Index end = least(first + G, count);
-    std::uint8_t* const of_group = flags + first / G * blocks;
-    bool any_far = step.before == nullptr;
-    for (Index x = first; step.before && x < end; x += L) {
-      any_far |= relax_words(tile.words + x, tile.stride, axis, step, strips + x * rows, split, of_group);
-    }
-    if (!any_far) continue;
-    if (axis.short_cost && !far) {
-      far =
-          !search_blocks<Shorts>(tile, first, end, axis, axis.short_cost, step, places, of_group, split, squares);
-      if (!far) continue;
-    }
-    search_blocks<Floats>(tile, first, end, axis, axis.float_cost, step, places, of_group, split, squares);
+  auto* const flags = reinterpret_cast<std::uint8_t*>(split + 2 * (rows + blocks) * L);
+  std::memset(flags, 1, static_cast<std::size_t>(blocks * (kTileColumns / L)));
+  for (Index x = 0; x < count; x += L) {
+    std::int32_t* const strip = strips + x * rows;
+    std::uint8_t* const of_strip = flags + x / L * blocks;
+    if (step.before && !relax_words(tile.words + x, tile.stride, axis, step, strip, split, of_strip)) continue;
+    search_strip(tile, x, axis, step, of_strip, reinterpret_cast<float*>(split), strip);
   }
-  if (!step.before) return;
   for (Index row = 0; row < length; ++row) {
     for (Index x = 0; x < count; x += L) {
-      if (flags[x / G * blocks + row / kBlock]) continue;
-      const std::int32_t* const words = strips + x * rows + row * L;
+      const std::int32_t* const strip = strips + x * rows + row * L;
       const Index to = row * axis.stride + x;
-      if (step.words) {
-        write_words(words, count - x, to, step);
+      if (flags[x / L * blocks + row / kBlock]) {
+        if (step.words) {
+          write_far<false>(strip, tile, row, x, count - x, to, step, places);
+        } else {
+          write_far<true>(strip, tile, row, x, count - x, to, step, places);
+        }
       } else {
-        write_near(words, row, count - x, to, step, places.middle + x, places.scanned + x);
+        write_near(strip, row, x, count - x, to, step, places);
       }
     }
   }

@@ -1,52 +1,53 @@
 // Words of the search for nearest voxels. Part of kernel.cpp, inside its namespace.
 //
-// Between the passes a word stands for each voxel, negative inside. Its magnitude holds where the nearest voxel
-// of the other phase is, as far as the axes are known, in one of two forms. The near form begins with the
-// square, so that the lesser word is the nearer voxel, and adding the cost of steps along one more axis, with the
-// steps themselves in bits still 0, gives the word of a voxel seen from there:
+// Between the passes a word stands for each voxel, negative inside. Its magnitude says where the nearest voxel of
+// the other phase is, as far as the axes are known, in one of two forms. Far words are those with bit 30 set:
 //
-//     0 | square, 12 bits | steps along the first, middle and scanned axis, 6 bits each
-//     1 | steps along the middle and the scanned axis, 15 bits each, in two's complement
+//     near  square << 18 + steps along the first axis << 12 + middle << 6 + scanned, steps from -31 to 31
+//     far   1 << 30 | steps along the middle and the scanned axis, 15 bits each, in two's complement
 //
-// The 6 bits are 2 k for k steps towards higher indices, 2 k - 1 for k towards lower ones: of two equally near
-// voxels the fewer steps win, then the lower index.
+// Of near words the lesser one is the nearer voxel and, of equally near ones, the one with the lower index along
+// the first axis, then the middle, then the scanned one. Adding the square and the steps along one more axis
+// gives the word of a voxel seen from there.
 
 constexpr int kStepBits = 6, kFarBits = 15;
 static_assert(kSquareShift == 3 * kStepBits, "");
-constexpr std::int32_t kStepMask = (1 << kStepBits) - 1;
-constexpr std::int32_t kFar = 1 << 30, kNoSteps = 1 << (kFarBits - 1);
-constexpr std::int32_t kNoneWord = kFar | kNoSteps << kFarBits;
+constexpr std::int32_t kHalf = 1 << (kStepBits - 1);
+// Makes the steps of a near word positive.
+constexpr std::int32_t kHalves = kHalf << 2 * kStepBits | kHalf << kStepBits | kHalf;
+constexpr std::int32_t kFar = 1 << 30;
 
-inline std::int32_t step_code(std::int32_t steps) { return steps < 0 ? -2 * steps - 1 : 2 * steps; }
-inline std::int32_t steps_of(std::int32_t code) { return (code >> 1 & kStepMask >> 1) ^ -(code & 1); }
+// `axis` counts from the scanned one.
+inline std::int32_t near_steps(std::int32_t word, int axis) {
+  return ((word + kHalves) >> axis * kStepBits & (2 * kHalf - 1)) - kHalf;
+}
+inline std::int32_t far_steps(std::int32_t word, int axis) {
+  const auto bits = static_cast<std::uint32_t>(word) << (32 - (axis + 1) * kFarBits);
+  return static_cast<std::int32_t>(bits) >> (32 - kFarBits);
+}
 inline std::int32_t far_word(std::int32_t middle, std::int32_t scanned) {
   constexpr std::int32_t mask = (1 << kFarBits) - 1;
   return kFar | (middle & mask) << kFarBits | (scanned & mask);
 }
 inline std::int32_t magnitude_of(std::int32_t word) { return word < 0 ? -word : word; }
-// Of magnitudes. Without a branch: none could be foretold.
-inline std::int32_t far_mask(std::int32_t word) { return -(word >> 30); }
+// Without a branch: none could be foretold.
 inline std::int32_t chosen(std::int32_t mask, std::int32_t a, std::int32_t b) { return (a & mask) | (b & ~mask); }
-inline std::int32_t middle_steps(std::int32_t word) {
-  const auto shifted = static_cast<std::int32_t>(static_cast<std::uint32_t>(word) << (32 - 2 * kFarBits));
-  return chosen(far_mask(word), shifted >> (32 - kFarBits), steps_of(word >> kStepBits));
-}
-inline std::int32_t scanned_steps(std::int32_t word) {
-  const auto shifted = static_cast<std::int32_t>(static_cast<std::uint32_t>(word) << (32 - kFarBits));
-  return chosen(far_mask(word), shifted >> (32 - kFarBits), steps_of(word));
+// Of a magnitude of either form.
+inline std::int32_t steps_of(std::int32_t word, int axis) {
+  return chosen(-(word >> 30), far_steps(word, axis), near_steps(word, axis));
 }
 
-void fill_scan_words(Index width, Index near_squares, std::int32_t* const (&tables)[4]) {
+void fill_scan_words(Index width, Index near_squares, bool both, std::int32_t* const (&tables)[4]) {
   for (Index k = 1; k <= width; ++k) {
     const auto steps = static_cast<std::int32_t>(k);
     const bool near = k <= kNearSteps && k * k < near_squares;
     const std::int32_t square = near ? steps * steps << kSquareShift : 0;
-    const std::int32_t left = near ? square | step_code(-steps) : far_word(0, -steps);
-    const std::int32_t right = near ? square | step_code(steps) : far_word(0, steps);
+    const std::int32_t left = near ? square - steps : far_word(0, -steps);
+    const std::int32_t right = near ? square + steps : far_word(0, steps);
     tables[0][k - 1] = left;
-    tables[1][k - 1] = -left;
+    tables[1][k - 1] = both ? -left : 0;
     tables[2][width - k] = right;
-    tables[3][width - k] = -right;
+    tables[3][width - k] = both ? -right : 0;
   }
 }
 
@@ -55,12 +56,11 @@ void fill_near_costs(Index rows, Index square, Index near_squares, bool last, st
   constexpr Index L = Ints::lanes;
   const int shift = last ? 2 * kStepBits : kStepBits;
   for (Index k = 0; k < rows; ++k) {
-    const auto steps = static_cast<std::int32_t>(k);
     std::int32_t costs[2] = {kNearInfinity, kNearInfinity};
     if (k <= kNearSteps && k * k * square < near_squares) {
       const std::int32_t squares = static_cast<std::int32_t>(k * k * square) << kSquareShift;
-      costs[0] = squares | step_code(-steps) << shift;
-      costs[1] = squares | step_code(steps) << shift;
+      costs[0] = squares - (static_cast<std::int32_t>(k) << shift);
+      costs[1] = squares + (static_cast<std::int32_t>(k) << shift);
     }
     Ints::splat(costs[0]).store(before + k * L);
     Ints::splat(costs[1]).store(after + k * L);
@@ -88,7 +88,7 @@ unsigned scan_nearest(std::uint8_t* phase, Index width, const ScanWords& tables,
     if (begin == 0) half = begin;
     if (end == width) half = end;
     if (begin == 0 && end == width) {
-      for (Index x = 0; x < width; ++x) words[x] = own ? -kNoneWord : kNoneWord;
+      for (Index x = 0; x < width; ++x) words[x] = tables.none[own];
     } else {
       copy_words(tables.left[own], half - begin, width - begin, words + begin);
       copy_words(tables.right[own] + width - (end - half), end - half, width - half, words + half);

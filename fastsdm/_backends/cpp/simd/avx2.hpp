@@ -35,9 +35,6 @@ inline Floats with_sign_of(Floats positive, Floats a) {
 inline Floats zero_up_to(Floats bound, Floats a) {
   return {_mm256_and_ps(a.v, _mm256_cmp_ps(magnitude(a).v, bound.v, _CMP_GT_OQ))};
 }
-inline Floats min_where_equal(Floats a, Floats b, Floats x, Floats y) {
-  return {_mm256_blendv_ps(x.v, min(x, y).v, _mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ))};
-}
 inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_t* to) {
   const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_i32gather_epi32(from, index, 4));
@@ -73,9 +70,6 @@ inline Shorts add(Shorts a, Shorts b) { return {_mm256_adds_epi16(a.v, b.v)}; }
 inline Shorts subtract(Shorts a, Shorts b) { return {_mm256_subs_epi16(a.v, b.v)}; }
 inline Shorts min(Shorts a, Shorts b) { return {_mm256_min_epi16(a.v, b.v)}; }
 inline Shorts max(Shorts a, Shorts b) { return {_mm256_max_epi16(a.v, b.v)}; }
-inline Shorts min_where_equal(Shorts a, Shorts b, Shorts x, Shorts y) {
-  return {_mm256_blendv_epi8(x.v, min(x, y).v, _mm256_cmpeq_epi16(a.v, b.v))};
-}
 inline bool any_less(Shorts a, Shorts b) { return _mm256_movemask_epi8(_mm256_cmpgt_epi16(b.v, a.v)) != 0; }
 
 // Words of the search for nearest voxels: see nearest.hpp.
@@ -96,6 +90,9 @@ inline Ints subtract(Ints a, Ints b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 inline Ints min(Ints a, Ints b) { return {_mm256_min_epi32(a.v, b.v)}; }
 inline Ints max(Ints a, Ints b) { return {_mm256_max_epi32(a.v, b.v)}; }
 inline bool any_less(Ints a, Ints b) { return _mm256_movemask_epi8(_mm256_cmpgt_epi32(b.v, a.v)) != 0; }
+inline Ints where_less(Floats a, Floats b, Ints x, Ints y) {
+  return {_mm256_blendv_epi8(y.v, x.v, _mm256_castps_si256(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)))};
+}
 
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA

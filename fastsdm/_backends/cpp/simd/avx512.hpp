@@ -35,9 +35,6 @@ inline Floats with_sign_of(Floats positive, Floats a) {
 inline Floats zero_up_to(Floats bound, Floats a) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(magnitude(a).v, bound.v, _CMP_GT_OQ), a.v)};
 }
-inline Floats min_where_equal(Floats a, Floats b, Floats x, Floats y) {
-  return {_mm512_mask_min_ps(x.v, _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ), x.v, y.v)};
-}
 inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_t* to) {
   _mm512_storeu_si512(to, _mm512_i32gather_epi32(_mm512_loadu_si512(at), from, 4));
 }
@@ -71,9 +68,6 @@ inline Shorts add(Shorts a, Shorts b) { return {_mm512_adds_epi16(a.v, b.v)}; }
 inline Shorts subtract(Shorts a, Shorts b) { return {_mm512_subs_epi16(a.v, b.v)}; }
 inline Shorts min(Shorts a, Shorts b) { return {_mm512_min_epi16(a.v, b.v)}; }
 inline Shorts max(Shorts a, Shorts b) { return {_mm512_max_epi16(a.v, b.v)}; }
-inline Shorts min_where_equal(Shorts a, Shorts b, Shorts x, Shorts y) {
-  return {_mm512_mask_min_epi16(x.v, _mm512_cmpeq_epi16_mask(a.v, b.v), x.v, y.v)};
-}
 inline bool any_less(Shorts a, Shorts b) { return _mm512_cmplt_epi16_mask(a.v, b.v) != 0; }
 
 // Words of the search for nearest voxels: see nearest.hpp.
@@ -94,6 +88,9 @@ inline Ints subtract(Ints a, Ints b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline Ints min(Ints a, Ints b) { return {_mm512_min_epi32(a.v, b.v)}; }
 inline Ints max(Ints a, Ints b) { return {_mm512_max_epi32(a.v, b.v)}; }
 inline bool any_less(Ints a, Ints b) { return _mm512_cmplt_epi32_mask(a.v, b.v) != 0; }
+inline Ints where_less(Floats a, Floats b, Ints x, Ints y) {
+  return {_mm512_mask_mov_epi32(y.v, _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), x.v)};
+}
 
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA

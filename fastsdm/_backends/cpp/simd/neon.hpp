@@ -38,9 +38,6 @@ inline Floats with_sign_of(Floats positive, Floats a) {
 inline Floats zero_up_to(Floats bound, Floats a) {
   return {vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v), vcagtq_f32(a.v, bound.v)))};
 }
-inline Floats min_where_equal(Floats a, Floats b, Floats x, Floats y) {
-  return {vbslq_f32(vceqq_f32(a.v, b.v), min(x, y).v, x.v)};
-}
 inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_t* to) {
   for (int i = 0; i < Floats::lanes; ++i) to[i] = from[at[i]];
 }
@@ -72,9 +69,6 @@ inline Shorts add(Shorts a, Shorts b) { return {vqaddq_s16(a.v, b.v)}; }
 inline Shorts subtract(Shorts a, Shorts b) { return {vqsubq_s16(a.v, b.v)}; }
 inline Shorts min(Shorts a, Shorts b) { return {vminq_s16(a.v, b.v)}; }
 inline Shorts max(Shorts a, Shorts b) { return {vmaxq_s16(a.v, b.v)}; }
-inline Shorts min_where_equal(Shorts a, Shorts b, Shorts x, Shorts y) {
-  return {vbslq_s16(vceqq_s16(a.v, b.v), min(x, y).v, x.v)};
-}
 inline bool any_less(Shorts a, Shorts b) { return vmaxvq_u16(vcltq_s16(a.v, b.v)) != 0; }
 
 // Words of the search for nearest voxels: see nearest.hpp.
@@ -95,6 +89,7 @@ inline Ints subtract(Ints a, Ints b) { return {vsubq_s32(a.v, b.v)}; }
 inline Ints min(Ints a, Ints b) { return {vminq_s32(a.v, b.v)}; }
 inline Ints max(Ints a, Ints b) { return {vmaxq_s32(a.v, b.v)}; }
 inline bool any_less(Ints a, Ints b) { return vmaxvq_u32(vcltq_s32(a.v, b.v)) != 0; }
+inline Ints where_less(Floats a, Floats b, Ints x, Ints y) { return {vbslq_s32(vcltq_f32(a.v, b.v), x.v, y.v)}; }
 
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA

@@ -69,11 +69,6 @@ inline bool any_less(const V& a, const V& b) {
   for (int i = 0; i < V::lanes; ++i) any |= a.v[i] < b.v[i];
   return any;
 }
-template <class V>
-inline V min_where_equal(const V& a, const V& b, V x, const V& y) {
-  for (int i = 0; i < V::lanes; ++i) x.v[i] = a.v[i] == b.v[i] && y.v[i] < x.v[i] ? y.v[i] : x.v[i];
-  return x;
-}
 inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_t* to) {
   for (int i = 0; i < Floats::lanes; ++i) to[i] = from[at[i]];
 }
@@ -123,6 +118,10 @@ inline Ints add(const Ints& a, const Ints& b) {
 }
 inline Ints subtract(const Ints& a, const Ints& b) {
   return lanewise(a, b, [](std::int32_t x, std::int32_t y) { return x - y; });
+}
+inline Ints where_less(const Floats& a, const Floats& b, const Ints& x, Ints y) {
+  for (int i = 0; i < Ints::lanes; ++i) y.v[i] = a.v[i] < b.v[i] ? x.v[i] : y.v[i];
+  return y;
 }
 
 }  // namespace

@@ -35,10 +35,6 @@ inline Floats with_sign_of(Floats positive, Floats a) {
 inline Floats zero_up_to(Floats bound, Floats a) {
   return {_mm_and_ps(a.v, _mm_cmpgt_ps(magnitude(a).v, bound.v))};
 }
-inline Floats min_where_equal(Floats a, Floats b, Floats x, Floats y) {
-  const __m128 equal = _mm_cmpeq_ps(a.v, b.v);
-  return {_mm_or_ps(_mm_and_ps(equal, min(x, y).v), _mm_andnot_ps(equal, x.v))};
-}
 inline void gather(const std::int32_t* from, const std::int32_t* at, std::int32_t* to) {
   for (int i = 0; i < Floats::lanes; ++i) to[i] = from[at[i]];
 }
@@ -71,10 +67,6 @@ inline Shorts add(Shorts a, Shorts b) { return {_mm_adds_epi16(a.v, b.v)}; }
 inline Shorts subtract(Shorts a, Shorts b) { return {_mm_subs_epi16(a.v, b.v)}; }
 inline Shorts min(Shorts a, Shorts b) { return {_mm_min_epi16(a.v, b.v)}; }
 inline Shorts max(Shorts a, Shorts b) { return {_mm_max_epi16(a.v, b.v)}; }
-inline Shorts min_where_equal(Shorts a, Shorts b, Shorts x, Shorts y) {
-  const __m128i equal = _mm_cmpeq_epi16(a.v, b.v);
-  return {_mm_or_si128(_mm_and_si128(equal, min(x, y).v), _mm_andnot_si128(equal, x.v))};
-}
 inline bool any_less(Shorts a, Shorts b) { return _mm_movemask_epi8(_mm_cmplt_epi16(a.v, b.v)) != 0; }
 
 // Words of the search for nearest voxels: see nearest.hpp.
@@ -98,6 +90,9 @@ inline Ints chosen(__m128i first, Ints a, Ints b) {
 inline Ints min(Ints a, Ints b) { return chosen(_mm_cmplt_epi32(a.v, b.v), a, b); }
 inline Ints max(Ints a, Ints b) { return chosen(_mm_cmpgt_epi32(a.v, b.v), a, b); }
 inline bool any_less(Ints a, Ints b) { return _mm_movemask_epi8(_mm_cmplt_epi32(a.v, b.v)) != 0; }
+inline Ints where_less(Floats a, Floats b, Ints x, Ints y) {
+  return chosen(_mm_castps_si128(_mm_cmplt_ps(a.v, b.v)), x, y);
+}
 
 }  // namespace
 }  // namespace fastsdm::FASTSDM_ISA
