@@ -6,7 +6,7 @@ import torch
 
 from fastsdm._types import SpacingLike
 from fastsdm.losses._base import DistanceMapLoss
-from fastsdm.losses._options import documented
+from fastsdm.losses._constructor import documented
 from fastsdm.losses._target import Target
 
 

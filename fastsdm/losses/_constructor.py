@@ -1,21 +1,56 @@
-"""The constructor that the losses share: its arguments, their checks, and how a loss prints."""
+"""The constructor that the losses share: its arguments, their checks, and how it is documented."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import inspect
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
 
 from fastsdm import _validate
 from fastsdm._backends import registry
 from fastsdm._types import SpacingLike
-from fastsdm.losses._maps import check_options, check_spacing
-from fastsdm.losses._options import ConstructorSignature, LossOptions, complete
+from fastsdm.losses._options import DEFAULTS, POSITIONAL, LossOptions
 from fastsdm.losses._reduction import class_weights as weights_tensor
 from fastsdm.losses._target import check_classes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+class ConstructorSignature:
+    """``__signature__`` of the losses: their own parameters and the shared ones, with their defaults.
+
+    A descriptor, since an attribute would describe the calls of the instances as well.
+    """
+
+    def __get__(self, loss: object, kind: type[SharedSettings]) -> inspect.Signature:
+        """The signature of the class; instances have none.
+
+        Raises:
+            AttributeError: asked for on an instance.
+        """
+        if loss is not None:
+            raise AttributeError("__signature__")
+        own = _own_parameters(kind)
+        hints = LossOptions.__annotations__
+        defaults: dict[str, Any] = {**DEFAULTS, **kind._defaults}
+        shared = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD
+                if name in POSITIONAL
+                else inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=getattr(hints[name], "__forward_arg__", hints[name]),
+            )
+            for name, default in defaults.items()
+            if name not in own
+        ]
+        parameters = sorted([*own.values(), *shared], key=lambda parameter: parameter.kind)
+        return inspect.Signature(parameters)
 
 
 class SharedSettings(torch.nn.Module):
@@ -58,7 +93,7 @@ class SharedSettings(torch.nn.Module):
 
     def __init__(self, *monai: Any, **options: Unpack[LossOptions]) -> None:
         super().__init__()
-        given = complete(type(self), monai, options)
+        given = _complete(type(self), monai, options)
         self.include_background = _validate.flag("include_background", given["include_background"])
         self.to_onehot_y = _validate.flag("to_onehot_y", given["to_onehot_y"])
         self.sigmoid = _validate.flag("sigmoid", given["sigmoid"])
@@ -82,7 +117,13 @@ class SharedSettings(torch.nn.Module):
         _validate.convention(self.convention)
         _validate.empty_policy(self.empty)
         _validate.max_distance(self.max_distance)
-        check_options(self.empty, self.max_distance, self.normalize)
+        if self.normalize is not None:
+            _validate.choice("normalize", self.normalize, ("max", "unit"))
+        if self.empty == "inf" and self.max_distance is None:
+            raise ValueError(
+                "empty: must be 'zero', 'max' or 'raise' in a loss without max_distance, got 'inf', "
+                "which makes the loss infinite where a class is absent"
+            )
         index = given["ignore_index"]
         self.ignore_index = None if index is None else _validate.integer("ignore_index", index)
         self.backend = given["backend"]
@@ -102,7 +143,65 @@ class SharedSettings(torch.nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in settings.items() if name[0] != "_")
 
     def _checked_spacing(self, spacing: SpacingLike | None) -> SpacingLike | None:
-        """The constructor's spacing, if a batch can have it."""
-        if spacing is not None:
-            check_spacing(spacing)
+        """The constructor's spacing; raise if it fits neither 2 nor 3 spatial axes."""
+        if spacing is None:
+            return None
+        rows = _validate.spacing_tensor(spacing)
+        if rows.ndim > 2 or (rows.ndim and rows.shape[-1] not in (2, 3)):
+            raise ValueError(
+                "spacing: must be a number, 2 or 3 numbers (one per spatial axis), or one such row per "
+                f"sample; got shape {tuple(rows.shape)}"
+            )
+        _validate.spacing_values(rows.reshape(-1, rows.shape[-1] if rows.ndim else 1))
         return spacing
+
+
+LossT = TypeVar("LossT", bound=type[SharedSettings])
+
+
+def documented(loss: LossT) -> LossT:
+    """Complete a loss's docstring with the arguments that all losses share, as the base class has them."""
+    base = next(kind for kind in loss.__mro__ if "__signature__" in vars(kind))
+    if loss.__doc__ is not None and base.__doc__ is not None:  # python -OO has none
+        text, _, own = inspect.cleandoc(loss.__doc__).partition("\n\nArgs:\n")
+        shared = inspect.cleandoc(base.__doc__).partition("\n\nArgs:\n")[2]
+        own = f"{own.rstrip()}\n" if own else ""
+        loss.__doc__ = f"{text}\n\nArgs:\n{own}{shared}\n"
+    return loss
+
+
+def _complete(loss: type[SharedSettings], positional: Sequence[Any], given: LossOptions) -> LossOptions:
+    """The value of every shared keyword: what was given, else the loss's default.
+
+    Raises:
+        TypeError: a keyword that the loss does not have or that is given twice; too many positions.
+    """
+    if len(positional) > len(POSITIONAL):
+        raise TypeError(
+            f"{loss.__name__}: takes {', '.join(POSITIONAL)} by position and all else by name, "
+            f"got {positional[len(POSITIONAL)]!r} behind them"
+        )
+    placed = dict(zip(POSITIONAL, positional, strict=False))
+    for name in given:
+        if name in placed:
+            raise TypeError(f"{name}: was given twice, by position and by name")
+        if name not in DEFAULTS:
+            known = list(inspect.signature(loss).parameters)
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(known)}"
+            raise TypeError(f"{name}: is not an argument of {loss.__name__}; {hint}")
+    return cast("LossOptions", {**DEFAULTS, **loss._defaults, **placed, **given})
+
+
+def _own_parameters(kind: type[SharedSettings]) -> dict[str, inspect.Parameter]:
+    """What the constructors from the class up to the base name, without ``self``, ``*args``, ``**kwargs``."""
+    own: dict[str, inspect.Parameter] = {}
+    collected = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for base in kind.__mro__:
+        if "_defaults" not in dir(base) or "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        for parameter in parameters:
+            if parameter.kind not in collected:
+                own.setdefault(parameter.name, parameter)
+    return own

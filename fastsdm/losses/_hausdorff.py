@@ -11,8 +11,9 @@ from torch.nn.functional import mse_loss
 from fastsdm import _validate
 from fastsdm._types import SpacingLike
 from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._constructor import documented
 from fastsdm.losses._maps import above_half, normalized, paired_maps, target_and_prediction
-from fastsdm.losses._options import LossOptions, documented
+from fastsdm.losses._options import LossOptions
 from fastsdm.losses._target import Target
 
 if TYPE_CHECKING:

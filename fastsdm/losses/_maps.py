@@ -12,7 +12,7 @@ from fastsdm import _validate
 from fastsdm._distance_map import forget
 from fastsdm._sdm import signed_distance, signed_distance_of_masks
 from fastsdm._settings import MapSettings
-from fastsdm._types import EmptyPolicy, SpacingLike
+from fastsdm._types import SpacingLike
 from fastsdm.losses._options import Normalization
 from fastsdm.losses._target import Target, selected, without
 
@@ -22,28 +22,6 @@ class PendingMap(Protocol):
 
     def result(self) -> torch.Tensor:
         """Wait for the map and hand it over."""
-
-
-def check_spacing(spacing: SpacingLike) -> None:
-    """Raise for a spacing that fits no volume, be it of 2 or 3 axes."""
-    rows = _validate.spacing_tensor(spacing)
-    if rows.ndim > 2 or (rows.ndim and rows.shape[-1] not in (2, 3)):
-        raise ValueError(
-            "spacing: must be a number, 2 or 3 numbers (one per spatial axis), or one such row per sample; "
-            f"got shape {tuple(rows.shape)}"
-        )
-    _validate.spacing_values(rows.reshape(-1, rows.shape[-1] if rows.ndim else 1))
-
-
-def check_options(empty: EmptyPolicy, max_distance: float | None, normalize: str | None) -> None:
-    """Raise ValueError for settings that no loss can be computed with."""
-    if normalize is not None:
-        _validate.choice("normalize", normalize, ("max", "unit"))
-    if empty == "inf" and max_distance is None:
-        raise ValueError(
-            "empty: must be 'zero', 'max' or 'raise' in a loss without max_distance, got 'inf', "
-            "which makes the loss infinite where a class is absent"
-        )
 
 
 def target_map(truth: Target, settings: MapSettings, spacing: SpacingLike, backend: str) -> torch.Tensor:

@@ -9,7 +9,8 @@ from torch.nn.functional import l1_loss
 
 from fastsdm._types import SpacingLike
 from fastsdm.losses._base import DistanceMapLoss
-from fastsdm.losses._options import LossOptions, documented
+from fastsdm.losses._constructor import documented
+from fastsdm.losses._options import LossOptions
 from fastsdm.losses._reduction import voxel_mean
 from fastsdm.losses._target import Target
 

@@ -12,7 +12,8 @@ from torch.nn.functional import mse_loss
 from fastsdm import _validate
 from fastsdm._types import SpacingLike
 from fastsdm.losses._base import DistanceMapLoss
-from fastsdm.losses._options import LossOptions, documented
+from fastsdm.losses._constructor import documented
+from fastsdm.losses._options import LossOptions
 from fastsdm.losses._reduction import reduced
 from fastsdm.losses._target import Target
 
