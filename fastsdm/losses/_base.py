@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,29 +14,42 @@ from fastsdm import _validate
 from fastsdm._arrays import as_tensor
 from fastsdm._backends import registry
 from fastsdm._prefetch import Prefetched, start
+from fastsdm._sdm import signed_distance, signed_distance_of_masks
 from fastsdm._settings import MapSettings, spacing_rows
 from fastsdm._types import SpacingLike
 from fastsdm._warn import warn_caller
 from fastsdm.losses._constructor import SharedSettings
-from fastsdm.losses._maps import PendingMap, adopted, normalized, settings_of, spacing_of
-from fastsdm.losses._maps import target_map as map_of_target
+from fastsdm.losses._maps import PendingMap, check_same, fitting_map, normalized, settings_of, spacing_of
 from fastsdm.losses._options import ClassWeights
 from fastsdm.losses._reduction import class_weights as weights_tensor
-from fastsdm.losses._reduction import (
-    fitting_weights,
-    reduced,
-    reduced_by_dot,
-    takes_one_dot,
-    voxel_mean,
-)
+from fastsdm.losses._reduction import fitting_weights, reduced, reduced_by_dot, takes_one_dot, voxel_mean
 from fastsdm.losses._target import Target, read_target, selected
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss computes its value from.
+
+    Attributes:
+        prediction: of the K channels the loss uses, activated, ``[B, K, *S]``.
+        truth: the target.
+        spacing: voxel size.
+        handed: the target's map if the caller brought one; not to be written to.
+        weights: of the classes, ``[K]`` or ``[B, K]``, or None.
+    """
+
+    prediction: torch.Tensor
+    truth: Target
+    spacing: SpacingLike
+    handed: torch.Tensor | None
+    weights: torch.Tensor | None
 
 
 class DistanceMapLoss(SharedSettings):
     """Base of the losses that weigh a prediction by a distance map of the target.
 
-    A call takes five steps: the target is read and checked, the prediction activated, the map made or
-    adopted, both put together by the loss (``_value``), and the classes' values reduced.
+    ``forward`` reads and checks the target, adopts the map if the caller brought one, activates the
+    prediction, and leaves the rest to the loss's ``_value``: make the map, compute, reduce.
     """
 
     def forward(
@@ -78,12 +93,12 @@ class DistanceMapLoss(SharedSettings):
         spacing = self.batch_spacing(spacing, target, input.ndim - 2, input, distance_map)
         handed = None
         if distance_map is not None:
-            known = None if settings_of(distance_map) is None else spacing  # compared with what it knows
-            settings = self.map_settings(input.shape[1], known, masked=ignore_mask is not None)
-            handed = self._adopted(distance_map, truth, input, settings)
+            handed = self._adopted(distance_map, truth, input, spacing, masked=ignore_mask is not None)
         prediction = self._activated(input, truth)
-        weights = self._weights(class_weights, prediction)
-        return self._value(prediction, truth, spacing, handed, weights)
+        weights = self.class_weights if class_weights is None else weights_tensor(class_weights)
+        if weights is not None:
+            weights = fitting_weights(weights, prediction)
+        return self._value(Batch(prediction, truth, spacing, handed, weights))
 
     def batch_spacing(
         self,
@@ -144,7 +159,7 @@ class DistanceMapLoss(SharedSettings):
         _validate.target_layout(target, spatial_dims)
         shape = torch.Size((target.shape[0], channels, *target.shape[-spatial_dims:]))
         truth = self._read(target, shape, target.device, ignore_mask)
-        return self._map(truth, self.batch_spacing(spacing, target, spatial_dims))
+        return self._made(truth, self.batch_spacing(spacing, target, spatial_dims))
 
     def prefetch(
         self,
@@ -265,56 +280,84 @@ class DistanceMapLoss(SharedSettings):
             prediction = prediction.masked_fill(truth.ignored, 0)
         return prediction
 
-    def _weights(self, given: ClassWeights | None, prediction: torch.Tensor) -> torch.Tensor | None:
-        weights = self.class_weights if given is None else weights_tensor(given)
-        return None if weights is None else fitting_weights(weights, prediction)
-
     def _adopted(
-        self, handed: torch.Tensor | PendingMap, truth: Target, input: torch.Tensor, settings: MapSettings
+        self,
+        handed: torch.Tensor | PendingMap,
+        truth: Target,
+        input: torch.Tensor,
+        spacing: SpacingLike,
+        *,
+        masked: bool,
     ) -> torch.Tensor:
-        channels = self._channels(input.shape[1])
-        maps = adopted(handed, input.shape, input.device, channels=channels, settings=settings)
+        """The caller's map, checked, of the channels the loss uses, masked and normalized."""
+        count, known = input.shape[1], settings_of(handed)
+        channels = self._channels(count)
+        if known is not None:
+            check_same(known, self.map_settings(count, spacing, masked=masked), channels, count)
+        maps = fitting_map(handed, input.shape, input.device, channels)
+        fill = 0.0 if self.empty == "zero" else self.max_distance
+        if fill is not None:
+            maps = maps.nan_to_num(nan=math.nan, posinf=fill, neginf=-fill)
         if truth.ignored is not None:
             maps = maps.masked_fill(truth.ignored, 0)
         return normalized(maps, self.normalize)
 
-    def _map(self, truth: Target, spacing: SpacingLike, handed: torch.Tensor | None = None) -> torch.Tensor:
+    def _map(self, batch: Batch) -> torch.Tensor:
         """The target's map: the caller's, which is not to be written to, or one made here."""
-        if handed is not None:
-            return handed
-        maps = map_of_target(truth, self.map_settings(1), spacing, self.backend)
-        return normalized(maps, self.normalize, in_place=True)
+        return self._made(batch.truth, batch.spacing) if batch.handed is None else batch.handed
 
-    def _value(
+    def _made(self, truth: Target, spacing: SpacingLike) -> torch.Tensor:
+        if truth.classes is None or truth.ignored is not None:
+            return self._distances(truth.masks(), None, truth.ignored, spacing)
+        return self._distances(truth.values, truth.classes, None, spacing)
+
+    def _distances(
         self,
-        prediction: torch.Tensor,
-        truth: Target,
+        values: torch.Tensor,
+        classes: Sequence[int] | None,
+        ignored: torch.Tensor | None,
         spacing: SpacingLike,
-        handed: torch.Tensor | None,
-        weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The reduced loss.
+        """Make a map with the loss's settings, normalized and 0 at ignored voxels: ``[B, K, *S]``.
 
         Args:
-            prediction: activated, ``[B, K, *S]``.
-            truth: the target.
-            spacing: of the batch.
-            handed: the target's map if the caller brought one.
-            weights: of the classes, ``[K]`` or ``[B, K]``.
+            values: labels ``[B, *S]`` with their classes, or bool masks ``[B, K, *S]`` without.
+            classes: the K label values, or None.
+            ignored: bool ``[B, 1, *S]`` or ``[B, K, *S]``, beside masks that are False there; or None.
+            spacing: voxel size.
         """
+        ndim = values.ndim - (2 if classes is None else 1)
+        if ignored is None:
+            maps = signed_distance(
+                values,
+                classes=classes,
+                spatial_dims=ndim,
+                spacing=spacing,
+                convention=self.convention,
+                empty=self.empty,
+                max_distance=self.max_distance,
+                backend=self.backend,
+            )
+        else:
+            limit = None if self.max_distance is None else float(self.max_distance)
+            rows = _validate.spacing_rows(spacing, values.shape[:1], ndim)
+            options = (self.convention, self.empty, limit, torch.float32, self.backend)
+            maps = signed_distance_of_masks(values, ignored, rows, *options)
+        return normalized(maps, self.normalize, in_place=True)
+
+    def _value(self, batch: Batch) -> torch.Tensor:
+        """The reduced loss."""
         raise NotImplementedError
 
-    def _reduced_mean_of_product(
-        self, one: torch.Tensor, other: torch.Tensor, truth: Target, weights: torch.Tensor | None
-    ) -> torch.Tensor:
-        """The reduced mean of a product over the voxels that count; ``other`` gets no gradient."""
-        every_voxel_counts_alike = truth.ignored is None and weights is None
-        if every_voxel_counts_alike and takes_one_dot(one, other, self.reduction):
+    def _mean_of_product(self, one: torch.Tensor, other: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The reduced mean of a product over the known voxels; ``other`` gets no gradient."""
+        uniform = batch.truth.ignored is None and batch.weights is None
+        if uniform and takes_one_dot(one, other, self.reduction):
             return reduced_by_dot(one, other, self.reduction, self.batch)
-        return self._reduced(voxel_mean(one * other, truth), weights)
+        return self._reduced(voxel_mean(one * other, batch.truth), batch.weights)
 
     def _reduced(self, values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        """From values ``[B, K]`` to what ``class_weights``, ``batch`` and ``reduction`` ask for."""
+        """Weigh and reduce values ``[B, K]`` as ``class_weights``, ``batch`` and ``reduction`` say."""
         return reduced(values if weights is None else values * weights, self.reduction, self.batch)
 
 

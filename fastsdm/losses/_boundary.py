@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fastsdm._types import SpacingLike
-from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._base import Batch, DistanceMapLoss
 from fastsdm.losses._constructor import documented
-from fastsdm.losses._target import Target
 
 
 @documented
@@ -22,12 +20,5 @@ class BoundaryLoss(DistanceMapLoss):
     ``reduction="none"`` the result is ``[B, K]``.
     """
 
-    def _value(
-        self,
-        prediction: torch.Tensor,
-        truth: Target,
-        spacing: SpacingLike,
-        handed: torch.Tensor | None,
-        weights: torch.Tensor | None,
-    ) -> torch.Tensor:
-        return self._reduced_mean_of_product(prediction, self._map(truth, spacing, handed), truth, weights)
+    def _value(self, batch: Batch) -> torch.Tensor:
+        return self._mean_of_product(batch.prediction, self._map(batch), batch)

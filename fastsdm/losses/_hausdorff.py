@@ -9,12 +9,10 @@ import torch
 from torch.nn.functional import mse_loss
 
 from fastsdm import _validate
-from fastsdm._types import SpacingLike
-from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._base import Batch, DistanceMapLoss
 from fastsdm.losses._constructor import documented
-from fastsdm.losses._maps import above_half, normalized, paired_maps, target_and_prediction
 from fastsdm.losses._options import LossOptions
-from fastsdm.losses._target import Target
+from fastsdm.losses._target import Target, without
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,34 +49,32 @@ class HausdorffDTLoss(DistanceMapLoss):
             raise ValueError(f"alpha: must be positive and finite, got {alpha!r}")
         self.one_sided = _validate.flag("one_sided", one_sided)
 
-    def _value(
-        self,
-        prediction: torch.Tensor,
-        truth: Target,
-        spacing: SpacingLike,
-        handed: torch.Tensor | None,
-        weights: torch.Tensor | None,
-    ) -> torch.Tensor:
+    def _value(self, batch: Batch) -> torch.Tensor:
+        prediction, truth = batch.prediction, batch.truth
         masks = None
         if self.one_sided:
-            field = self._power(self._map(truth, spacing, handed), in_place=handed is None)
-        elif handed is None:
-            masks = target_and_prediction(truth, prediction)
-            field = self._sum_of_powers(self._maps_of(masks, truth, spacing))
+            field = self._power(self._map(batch), in_place=batch.handed is None)
+        elif batch.handed is None:
+            masks = _target_and_prediction(truth, prediction)
+            field = self._sum_of_powers(self._maps_of(masks, batch))
         else:
-            (of_prediction,) = self._maps_of(above_half(prediction, truth).unsqueeze(0), truth, spacing)
-            field = self._power(handed, in_place=False).add_(self._power(of_prediction, in_place=True))
+            (of_prediction,) = self._maps_of(_above_half(prediction, truth).unsqueeze(0), batch)
+            field = self._power(batch.handed, in_place=False).add_(self._power(of_prediction, in_place=True))
         target = truth.probabilities(prediction.dtype, None if masks is None else masks[0])
-        squares = mse_loss(prediction, target, reduction="none")
-        value = self._reduced_mean_of_product(squares, field, truth, weights)
+        value = self._mean_of_product(mse_loss(prediction, target, reduction="none"), field, batch)
         if self.reduction != "none":
             return value
         return value.reshape(1 if self.batch else -1, prediction.shape[1], *(1 for _ in prediction.shape[2:]))
 
-    def _maps_of(self, masks: torch.Tensor, truth: Target, spacing: SpacingLike) -> torch.Tensor:
-        """Normalized maps of masks ``[n, B, K, *S]``, in one call."""
-        maps = paired_maps(masks, truth.ignored, self.map_settings(1), spacing, self.backend)
-        return normalized(maps.flatten(0, 1), self.normalize, in_place=True).view(maps.shape)
+    def _maps_of(self, masks: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Maps of bool masks ``[n, B, K, *S]`` of the batch's samples, in one call."""
+        count, samples, ndim = len(masks), masks.shape[1], masks.ndim - 3
+        spacing, ignored = batch.spacing, batch.truth.ignored
+        if torch.compiler.is_compiling() or _validate.spacing_row(spacing, ndim) is None:
+            spacing = _validate.spacing_rows(spacing, (samples,), ndim).repeat(count, 1)
+        if ignored is not None:
+            ignored = ignored.repeat(count, *(1 for _ in ignored.shape[1:]))
+        return self._distances(masks.flatten(0, 1), None, ignored, spacing).view(masks.shape)
 
     def _sum_of_powers(self, maps: torch.Tensor) -> torch.Tensor:
         """Of two maps ``[2, B, K, *S]``, in the memory of the first."""
@@ -103,5 +99,21 @@ class LogHausdorffDTLoss(HausdorffDTLoss):
         one_sided: leave out the prediction's distances, which halves the cost of the maps.
     """
 
-    def _value(self, *arguments: Any) -> torch.Tensor:
-        return torch.log(super()._value(*arguments) + 1)
+    def _value(self, batch: Batch) -> torch.Tensor:
+        return torch.log(super()._value(batch) + 1)
+
+
+def _above_half(prediction: torch.Tensor, truth: Target, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Bool ``[B, K, *S]``: the prediction above 0.5, ignored voxels left out; written to ``out`` if given."""
+    inside = torch.gt(prediction.detach(), 0.5, out=out)
+    return inside if truth.ignored is None else without(inside, truth.ignored, out)
+
+
+def _target_and_prediction(truth: Target, prediction: torch.Tensor) -> torch.Tensor:
+    """Bool ``[2, B, K, *S]``: the masks of the target, and those of the prediction above 0.5."""
+    if torch.compiler.is_compiling():  # the compiler removes the copies
+        return torch.stack([truth.masks(), _above_half(prediction, truth)])
+    both = torch.empty((2, *prediction.shape), dtype=torch.bool, device=prediction.device)
+    truth.masks(out=both[0])
+    _above_half(prediction, truth, out=both[1])
+    return both

@@ -7,12 +7,10 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import l1_loss
 
-from fastsdm._types import SpacingLike
-from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._base import Batch, DistanceMapLoss
 from fastsdm.losses._constructor import documented
 from fastsdm.losses._options import LossOptions
 from fastsdm.losses._reduction import voxel_mean
-from fastsdm.losses._target import Target
 
 
 @documented
@@ -33,15 +31,8 @@ class SDMRegressionLoss(DistanceMapLoss):
 
     _defaults: ClassVar[LossOptions] = {"normalize": "unit"}
 
-    def _value(
-        self,
-        prediction: torch.Tensor,
-        truth: Target,
-        spacing: SpacingLike,
-        handed: torch.Tensor | None,
-        weights: torch.Tensor | None,
-    ) -> torch.Tensor:
-        maps = self._map(truth, spacing, handed)
+    def _value(self, batch: Batch) -> torch.Tensor:
+        prediction, truth, maps = batch.prediction, batch.truth, self._map(batch)
         if truth.ignored is not None:  # of tanh 0 is 0, of other activations perhaps not
             prediction = prediction.masked_fill(truth.ignored, 0)
         l1 = voxel_mean(l1_loss(prediction, maps, reduction="none"), truth)
@@ -50,7 +41,7 @@ class SDMRegressionLoss(DistanceMapLoss):
         # one pass, but torch adds its squares up in float32 without compensation on the CPU.)
         extent = overlap + _voxel_sum(prediction.square()) + _voxel_sum(maps.square())
         product = -overlap / torch.where(extent > 0, extent, torch.ones_like(extent))
-        return self._reduced(l1 + product, weights)
+        return self._reduced(l1 + product, batch.weights)
 
 
 def _voxel_sum(values: torch.Tensor) -> torch.Tensor:

@@ -10,12 +10,10 @@ import torch
 from torch.nn.functional import mse_loss
 
 from fastsdm import _validate
-from fastsdm._types import SpacingLike
-from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._base import Batch, DistanceMapLoss
 from fastsdm.losses._constructor import documented
 from fastsdm.losses._options import LossOptions
 from fastsdm.losses._reduction import reduced
-from fastsdm.losses._target import Target
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,17 +62,10 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
         total = sum(1 / count for count in counts)
         return [1 / count / total for count in counts]
 
-    def _value(
-        self,
-        prediction: torch.Tensor,
-        truth: Target,
-        spacing: SpacingLike,
-        handed: torch.Tensor | None,
-        weights: torch.Tensor | None,
-    ) -> torch.Tensor:
-        maps = self._map(truth, spacing, handed)
-        squares = maps.square() if maps is handed else maps.square_()
-        kept = mse_loss(prediction, truth.complement(prediction.dtype), reduction="none") * squares
+    def _value(self, batch: Batch) -> torch.Tensor:
+        prediction, maps, weights = batch.prediction, self._map(batch), batch.weights
+        squares = maps.square() if maps is batch.handed else maps.square_()
+        kept = mse_loss(prediction, batch.truth.complement(prediction.dtype), reduction="none") * squares
         # Per sample and class.
         energy = squares.flatten(2).sum(dim=2)
         lost = energy - kept.flatten(2).sum(dim=2)
