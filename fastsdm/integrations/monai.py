@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from monai.data import MetaTensor
@@ -11,10 +11,9 @@ from monai.transforms import MapTransform, Randomizable, Transform
 from monai.transforms.traits import LazyTrait
 from monai.utils import TransformBackends
 
-from fastsdm import _validate
 from fastsdm._sdm import signed_distance
-from fastsdm._settings import check_settings
-from fastsdm._types import Convention, EmptyPolicy, SpacingLike
+from fastsdm._settings import check_options
+from fastsdm._types import SpacingLike
 from fastsdm.data import signed_distance_patch
 from fastsdm.integrations._monai_losses import (
     BoundaryLoss,
@@ -25,6 +24,10 @@ from fastsdm.integrations._monai_losses import (
     _is_affine,
     spacing_of,
 )
+from fastsdm.integrations._transforms import CropOptions, TransformOptions, check_transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "BoundaryLoss",
@@ -54,12 +57,8 @@ class SignedDistance(Transform):
         classes: None for masks ``[C, *S]``, one map each; K for the labels 0 to K-1 of a label map
             ``[1, *S]``, or the label values: the result is ``[K, *S]``.
         spacing: ``"affine"``, or as in :func:`fastsdm.signed_distance`.
-        convention: as in :func:`fastsdm.signed_distance`.
-        empty: as in :func:`fastsdm.signed_distance`.
-        max_distance: as in :func:`fastsdm.signed_distance`.
-        ignore_index: as in :func:`fastsdm.signed_distance`.
-        dtype: as in :func:`fastsdm.signed_distance`.
-        backend: as in :func:`fastsdm.signed_distance`.
+        **options: ``convention``, ``empty``, ``max_distance``, ``ignore_index``, ``black_border``, ``dtype``
+            and ``backend`` of :func:`fastsdm.signed_distance`.
 
     Raises:
         TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
@@ -72,24 +71,10 @@ class SignedDistance(Transform):
         classes: int | Sequence[int] | None = None,
         *,
         spacing: SpacingLike = "affine",
-        convention: Convention = "kervadec",
-        empty: EmptyPolicy = "inf",
-        max_distance: float | None = None,
-        ignore_index: int | None = None,
-        dtype: Any = None,
-        backend: str = "auto",
+        **options: Unpack[TransformOptions],
     ) -> None:
-        check_settings(classes, convention, empty, max_distance)
-        _validate.float_dtype(dtype)
-        self.classes, self.spacing = classes, spacing
-        self._options: dict[str, Any] = {
-            "convention": convention,
-            "empty": empty,
-            "max_distance": max_distance,
-            "ignore_index": ignore_index,
-            "dtype": dtype,
-            "backend": backend,
-        }
+        check_transform(SignedDistance, "distance_map", classes, options)
+        self.classes, self.spacing, self._options = classes, spacing, options
 
     def __call__(self, label: Any) -> Any:
         """The map ``[K, *S]`` or ``[C, *S]``, of the input's kind.
@@ -114,7 +99,8 @@ class SignedDistanced(MapTransform):
         classes: as in :class:`SignedDistance`.
         name: key of the map; ``{}`` stands for the label map's key.
         allow_missing_keys: whether a key may be missing.
-        **options: of :class:`SignedDistance`.
+        spacing: as in :class:`SignedDistance`.
+        **options: as in :class:`SignedDistance`.
 
     Raises:
         TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
@@ -129,12 +115,15 @@ class SignedDistanced(MapTransform):
         *,
         name: str = "distance_map",
         allow_missing_keys: bool = False,
-        **options: Any,
+        spacing: SpacingLike = "affine",
+        **options: Unpack[TransformOptions],
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        _check_name(name, len(self.keys))
+        check_transform(SignedDistanced, name, classes, options)
+        if len(self.keys) > 1 and "{}" not in name:
+            raise ValueError(f"name: must hold '{{}}' for several keys, got {name!r}")
         self.name = name
-        self.transform = SignedDistance(classes, **options)
+        self.transform = SignedDistance(classes, spacing=spacing, **options)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with the maps in it."""
@@ -157,10 +146,8 @@ class RandCropWithSignedDistanced(Randomizable, MapTransform):
         classes: as in :class:`SignedDistance`.
         max_distance: the map is clamped to ``[-max_distance, max_distance]``, in the affine's units.
         name: key of the map.
-        convention: as in :func:`fastsdm.signed_distance`.
-        ignore_index: as in :func:`fastsdm.signed_distance`.
-        dtype: as in :func:`fastsdm.signed_distance`.
-        backend: as in :func:`fastsdm.signed_distance`.
+        **options: ``convention``, ``ignore_index``, ``dtype`` and ``backend`` of
+            :func:`fastsdm.signed_distance`.
 
     Raises:
         TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
@@ -174,27 +161,16 @@ class RandCropWithSignedDistanced(Randomizable, MapTransform):
         classes: int | Sequence[int] | None,
         max_distance: float,
         name: str = "distance_map",
-        convention: Convention = "kervadec",
-        ignore_index: int | None = None,
-        dtype: Any = None,
-        backend: str = "auto",
+        **options: Unpack[CropOptions],
     ) -> None:
         if not callable(crop):
             raise TypeError(f"crop: must be a dictionary transform, got {type(crop).__name__}")
         super().__init__([label_key])
-        check_settings(classes, convention, "max", max_distance)
-        if ignore_index is not None:
-            ignore_index = _validate.integer("ignore_index", ignore_index)
-        _check_name(name, 1)
+        check_options(RandCropWithSignedDistanced, options, CropOptions)
+        settings = cast("TransformOptions", {**options, "max_distance": max_distance})
+        check_transform(SignedDistance, name, classes, settings)
         self.crop, self.label_key, self.name = crop, label_key, name
-        self._options: dict[str, Any] = {
-            "classes": classes,
-            "max_distance": max_distance,
-            "convention": convention,
-            "ignore_index": ignore_index,
-            "dtype": dtype,
-            "backend": backend,
-        }
+        self.classes, self.max_distance, self._options = classes, max_distance, options
 
     def set_random_state(
         self, seed: int | None = None, state: np.random.RandomState | None = None
@@ -222,10 +198,12 @@ class RandCropWithSignedDistanced(Randomizable, MapTransform):
                 labels.as_tensor(),
                 _start_of(part, whole),
                 part.shape[1:],
+                classes=self.classes,
+                max_distance=self.max_distance,
                 spacing=spacing,
                 **self._options,
             )
-            maps = maps if self._options["classes"] is not None else maps[None]
+            maps = maps if self.classes is not None else maps[None]
             sample[self.name] = MetaTensor(maps, meta=dict(part.meta))
         return cropped
 
@@ -266,10 +244,3 @@ def _refuse_pending(label: Any) -> None:
             "label: must hold no pending operations; call monai.transforms.apply_pending first, or let "
             "Compose do it"
         )
-
-
-def _check_name(name: Any, keys: int) -> None:
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"name: must be a string that is not empty, got {name!r}")
-    if keys > 1 and "{}" not in name:
-        raise ValueError(f"name: must hold '{{}}' for several keys, got {name!r}")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torchio as tio
 
-from fastsdm import _validate
 from fastsdm._sdm import signed_distance
-from fastsdm._settings import check_settings
-from fastsdm._types import Convention, EmptyPolicy
+from fastsdm.integrations._transforms import TransformOptions, check_transform
 
 __all__ = ["DistanceMap", "SignedDistance"]
 
@@ -74,13 +72,10 @@ class SignedDistance(tio.LabelTransform):
         classes: None for masks, one map per channel; K for the labels 0 to K-1; or the label values.
         name: key of the map in the subject. Where the subject has several label maps (see ``include``), it
             must contain ``{}``, which stands for the label map's name.
-        convention: as in :func:`fastsdm.signed_distance`.
-        empty: as in :func:`fastsdm.signed_distance`.
-        max_distance: as in :func:`fastsdm.signed_distance`, in the units of the affine.
-        ignore_index: as in :func:`fastsdm.signed_distance`.
-        dtype: as in :func:`fastsdm.signed_distance`.
-        backend: as in :func:`fastsdm.signed_distance`.
-        **kwargs: arguments of every TorchIO transform: ``p``, ``copy``, ``include``, ``exclude``.
+        **options: ``convention``, ``empty``, ``max_distance`` (in the units of the affine),
+            ``ignore_index``, ``black_border``, ``dtype`` and ``backend`` of
+            :func:`fastsdm.signed_distance`; and the arguments of every TorchIO transform: ``p``, ``copy``,
+            ``include``, ``exclude``.
 
     Raises:
         TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
@@ -91,27 +86,13 @@ class SignedDistance(tio.LabelTransform):
         classes: int | Sequence[int] | None = None,
         *,
         name: str = "distance_map",
-        convention: Convention = "kervadec",
-        empty: EmptyPolicy = "inf",
-        max_distance: float | None = None,
-        ignore_index: int | None = None,
-        dtype: Any = None,
-        backend: str = "auto",
-        **kwargs: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"name: must be a string that is not empty, got {name!r}")
-        check_settings(classes, convention, empty, max_distance)
-        _validate.float_dtype(dtype)
-        self.classes = classes
-        self.map_name = name
-        self.convention = convention
-        self.empty = empty
-        self.max_distance = max_distance
-        self.ignore_index = ignore_index
-        self.dtype = dtype
-        self.backend = backend
+        own = {key: value for key, value in options.items() if key in TransformOptions.__optional_keys__}
+        super().__init__(**{key: value for key, value in options.items() if key not in own})
+        self._options = cast("TransformOptions", own)
+        check_transform(SignedDistance, name, classes, self._options)
+        self.classes, self.map_name = classes, name
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
         """Add the map or maps; the transform's ``__call__`` comes here."""
@@ -136,32 +117,13 @@ class SignedDistance(tio.LabelTransform):
                     f"and data of shape {tuple(data.shape)}"
                 )
             data = data[0]
-        maps = signed_distance(
-            data,
-            classes=self.classes,
-            spacing=label.spacing,
-            convention=self.convention,
-            empty=self.empty,
-            max_distance=self.max_distance,
-            ignore_index=self.ignore_index,
-            dtype=self.dtype,
-            backend=self.backend,
-        )
+        maps = signed_distance(data, classes=self.classes, spacing=label.spacing, **self._options)
         return DistanceMap(tensor=maps, affine=label.affine)
 
     def _get_named_arguments(self) -> dict[str, object]:
         # The history builds the transform again from these. TorchIO's own way, `args_names`, would read the
         # attribute `name`, which holds the name of the transform's class.
-        return {
-            "classes": self.classes,
-            "name": self.map_name,
-            "convention": self.convention,
-            "empty": self.empty,
-            "max_distance": self.max_distance,
-            "ignore_index": self.ignore_index,
-            "dtype": self.dtype,
-            "backend": self.backend,
-        }
+        return {"classes": self.classes, "name": self.map_name, **self._options}
 
 
 def _running_transform() -> tio.Transform | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import monai.losses
@@ -184,6 +186,12 @@ def test_transforms_refuse() -> None:
         ours.SignedDistance()(data["label"].numpy())
     with pytest.raises(ValueError, match=r"^label: must have one channel for classes"):
         ours.SignedDistance(3)(torch.cat([data["label"]] * 2))
+    transforms: list[Callable[..., object]] = [ours.SignedDistance, partial(ours.SignedDistanced, "label")]
+    for transform in transforms:
+        with pytest.raises(TypeError, match=r"^max_distances: is no argument of SignedDistance"):
+            transform(max_distances=3.0)
+        with pytest.raises(TypeError, match=r"^ignore_index: must be an integer"):
+            transform(ignore_index=1.5)
     with pytest.raises(ValueError, match=r"^name: must hold '\{\}' for several keys"):
         ours.SignedDistanced(["a", "b"])
     pending = RandFlipd("label", prob=1, lazy=True)(data)

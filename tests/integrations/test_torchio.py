@@ -44,7 +44,7 @@ def test_masks_one_map_per_channel(subject: tio.Subject) -> None:
 
 def test_every_option_reaches_the_map(subject: tio.Subject) -> None:
     options = {"classes": [0, 2, 7], "convention": "midline", "empty": "max", "max_distance": 20.0}
-    options |= {"dtype": "float16", "ignore_index": 1}
+    options |= {"dtype": "float16", "ignore_index": 1, "black_border": True}
     mapped = SignedDistance(**options, backend="scipy")(subject).distance_map.data
     assert torch.equal(mapped, fastsdm.signed_distance(subject.label.data[0], spacing=SPACING, **options))
     assert mapped.dtype == torch.float16
@@ -67,10 +67,13 @@ def test_several_label_maps(subject: tio.Subject) -> None:
         ({"max_distance": -1.0}, "max_distance: must be positive"),
         ({"name": ""}, "name: must be a string"),
         ({"dtype": "int8"}, "dtype: must be"),
+        ({"ignore_index": 1.5}, "ignore_index: must be an integer"),
+        ({"black_border": 1}, "black_border: must be True or False"),
+        ({"backend": None}, "backend: must be"),
     ],
 )
 def test_refuses_wrong_arguments_at_once(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}"):
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
         SignedDistance(**arguments)
 
 
