@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from monai.losses import DeepSupervisionLoss
+from torch.nn.modules.module import register_module_module_registration_hook
 
-from fastsdm import _validate, losses
+from fastsdm import losses
 from fastsdm._types import SpacingLike
 from fastsdm._warn import warn_caller
+from fastsdm.losses._deep_supervision import scaled_spacing
 from fastsdm.losses._target import Target
 
 #: MONAI's DeepSupervisionLoss calls them weight modes.
@@ -66,13 +66,17 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
         *args: positional arguments of the loss in :mod:`fastsdm.losses`, which are MONAI's.
         spacing: ``"affine"``: of each sample, from the target, or else the input, one of which must then be a
             MetaTensor; or numbers as in :mod:`fastsdm.losses`. By default voxels are cubes of size 1, as in
-            MONAI, and a target with other voxels causes one warning. Inside MONAI's ``DeepSupervisionLoss``
-            a given spacing is that of the whole target, and each scale gets its own.
+            MONAI, and a target with other voxels causes one warning. Inside MONAI's ``DeepSupervisionLoss``,
+            alone or within another module, a given spacing is that of the whole target, and each scale
+            gets its own.
         **kwargs: keyword arguments of the loss in :mod:`fastsdm.losses`.
 
     Raises:
         TypeError, ValueError: an argument out of its range; the message names argument, rule and value.
     """
+
+    #: Shape of the whole target while a DeepSupervisionLoss of MONAI around this loss runs.
+    _whole: torch.Size | None = None
 
     def _checked_spacing(self, spacing: SpacingLike | None) -> SpacingLike | None:
         return spacing if _is_affine(spacing) else super()._checked_spacing(spacing)
@@ -86,11 +90,10 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
         distance_map: object = None,
     ) -> SpacingLike:
         """As in :mod:`fastsdm.losses`; ``"affine"``, the call's or the loss's, is that of target or input."""
-        if given is None or _is_affine(given):
-            if input is not None:
-                given = self.spacing_for(input, target, given, whole=_shape_before_resizing())
-            elif _is_affine(self.spacing if given is None else given):
-                given = spacing_of(target, spatial_dims)
+        if input is not None and (given is None or _is_affine(given)):
+            given = self.spacing_for(input, target, given, whole=self._whole)
+        elif _is_affine(self.spacing if given is None else given):
+            given = spacing_of(target, spatial_dims)
         return super().batch_spacing(given, target, spatial_dims, input, distance_map)
 
     def _activated(self, input: torch.Tensor, truth: Target) -> torch.Tensor:
@@ -124,9 +127,7 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
             spacing = spacing_of(source, ndim)
         if whole is None or whole[-ndim:] == input.shape[2:]:
             return spacing
-        rows = _validate.spacing_rows(spacing, input.shape[:1], ndim)
-        ratios = [a / b for a, b in zip(whole[-ndim:], input.shape[2:], strict=True)]
-        return rows * torch.tensor(ratios, dtype=torch.float64, device="cpu")
+        return scaled_spacing(spacing, len(input), whole[-ndim:], input.shape[2:])
 
     def _warn_of_unequal_voxels(self, source: torch.Tensor, ndim: int) -> None:
         if not isinstance(source, MetaTensor):
@@ -148,21 +149,28 @@ def _is_affine(spacing: object) -> bool:
     return isinstance(spacing, str)
 
 
-# Dynamo cannot trace a look at the callers: it splits the graph here instead.
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's
-def _shape_before_resizing() -> torch.Size | None:
-    """Shape of the whole target of the DeepSupervisionLoss that is running; None outside of one.
+# MONAI's DeepSupervisionLoss hands a loss the target resized to each output with the affine it had before:
+# nothing in the arguments says by how much. So the wrapper tells our losses in it what shape its target has.
+def _watch(module: torch.nn.Module, name: str, child: torch.nn.Module | None) -> None:
+    if isinstance(module, DeepSupervisionLoss) and name == "loss" and child is not None:
+        module.register_forward_pre_hook(_tell_shape, with_kwargs=True)
+        module.register_forward_hook(_forget_shape, always_call=True)
 
-    MONAI hands a loss the target resized to each output, with the affine it had before: nothing in the
-    arguments says by how much.
-    """
-    target: object = None
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:  # the outermost one: `get_loss` has a target too, already resized
-        if frame.f_code.co_filename == DeepSupervisionLoss.forward.__code__.co_filename:
-            target = frame.f_locals.get("target", target)
-        frame = frame.f_back
-    return target.shape if isinstance(target, torch.Tensor) else None
+
+def _tell_shape(wrapper: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    target = kwargs["target"] if "target" in kwargs else args[-1]
+    for loss in wrapper.modules():
+        if isinstance(loss, _SpacingFromAffine):
+            loss._whole = getattr(target, "shape", None)
+
+
+def _forget_shape(wrapper: torch.nn.Module, args: object, result: object) -> None:
+    for loss in wrapper.modules():
+        if isinstance(loss, _SpacingFromAffine):
+            loss._whole = None
+
+
+register_module_module_registration_hook(_watch)
 
 
 class BoundaryLoss(_SpacingFromAffine, losses.BoundaryLoss):

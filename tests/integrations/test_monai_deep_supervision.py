@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -130,9 +132,38 @@ def test_dice_and_boundary_under_monais_deep_supervision_train() -> None:
     assert all(output.grad is not None and output.grad.isfinite().all() for output in outputs)
 
 
-def test_a_compiled_wrapper_measures_the_same() -> None:
-    """Dynamo splits the wrapper's forward in two, and the target has to be found in the second part."""
+@pytest.mark.parametrize("wrapped", [lambda loss: loss, with_dice], ids=["alone", "beside a region loss"])
+def test_a_compiled_wrapper_is_one_graph(wrapped: Callable[[torch.nn.Module], torch.nn.Module]) -> None:
     target, outputs = target_and_outputs()
-    loss = DeepSupervisionLoss(ours.BoundaryLoss(softmax=True, spacing=SPACINGS))
-    compiled = torch.compile(loss, backend="eager")
+    loss = DeepSupervisionLoss(wrapped(ours.BoundaryLoss(softmax=True, spacing=SPACINGS)))
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
     assert compiled(outputs, target.as_tensor()).item() == pytest.approx(by_scipy(target, outputs), rel=1e-5)
+
+
+@pytest.mark.parametrize("spacing", [None, 2.0, SPACINGS[0]])
+def test_a_compiled_loss_is_one_graph(spacing: Any) -> None:
+    target, outputs = target_and_outputs()
+    loss = ours.BoundaryLoss(softmax=True, spacing=spacing)
+    expected = loss(outputs[0], target.as_tensor()).item()
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    assert compiled(outputs[0], target.as_tensor()).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_copies_and_keywords_measure_the_same() -> None:
+    target, outputs = target_and_outputs()
+    loss = DeepSupervisionLoss(ours.BoundaryLoss(softmax=True, spacing="affine"))
+    for copied in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert copied(outputs, target=target).item() == pytest.approx(by_scipy(target, outputs), rel=1e-5)
+
+
+def test_nothing_of_a_wrapper_is_left_in_the_loss() -> None:
+    target, outputs = target_and_outputs()
+    boundary = ours.BoundaryLoss(softmax=True, spacing=SPACINGS)
+    coarse = torch.nn.functional.interpolate(target.as_tensor(), size=SCALES[1], mode="nearest-exact")
+    expected = boundary(outputs[1], coarse).item()
+    wrapper = DeepSupervisionLoss(boundary)
+    wrapper(outputs, target)
+    assert boundary(outputs[1], coarse).item() == expected
+    with pytest.raises(ValueError, match=r"^target: must have batch size"):
+        wrapper([*outputs, torch.zeros(3, 3, *SCALES[1])], target)
+    assert boundary(outputs[1], coarse).item() == expected
