@@ -114,7 +114,9 @@ class Constant(Schedule):
 class _Ramp(Schedule):
     """A weight that goes from ``start`` to ``end`` in ``steps`` steps, and stays there."""
 
-    def __init__(self, start: float, end: float, steps: int, shape: Shape) -> None:
+    def __init__(
+        self, start: float = 0.01, end: float = 1.0, steps: int = 99, shape: Shape = "linear"
+    ) -> None:
         self.start, self.end = _checked_weight("start", start), _checked_weight("end", end)
         steps = _validate.integer("steps", steps)
         if steps < 1:
@@ -145,11 +147,6 @@ class Increase(_Ramp):
     Raises:
         ValueError: an argument out of its range; the message names argument, rule and value.
     """
-
-    def __init__(
-        self, start: float = 0.01, end: float = 1.0, steps: int = 99, shape: Shape = "linear"
-    ) -> None:
-        super().__init__(start, end, steps, shape)
 
     @property
     def weights(self) -> Weights:

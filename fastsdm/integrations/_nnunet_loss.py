@@ -15,6 +15,7 @@ from fastsdm import use_backend
 from fastsdm._prefetch import Prefetched
 from fastsdm.losses import DeepSupervision
 from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._deep_supervision import scaled_spacing
 from fastsdm.schedules import Schedule
 
 
@@ -106,6 +107,7 @@ class RegionAndDistanceLoss(torch.nn.Module):
         weights = [1.0] if isinstance(target, torch.Tensor) else self.weights
         labels, masks = self._split(targets)
         shapes = [truth.shape[2:] for truth in labels]
+        spacing = self.distance.batch_spacing(None, labels[0], len(shapes[0]))
         ignored: list[torch.Tensor | None] = [None] * len(labels) if masks is None else [*masks]
         with nullcontext() if self.timer is None else self.timer:
             handles = [
@@ -113,7 +115,7 @@ class RegionAndDistanceLoss(torch.nn.Module):
                     truth,
                     channels,
                     spatial_dims=len(shape),
-                    spacing=scaled(self.distance.spacing, shapes[0], shape),
+                    spacing=scaled_spacing(spacing, len(truth), shapes[0], shape),
                     ignore_mask=mask,
                 )
                 if weight
@@ -197,8 +199,3 @@ class MapTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
 
 def _timed_event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
-
-
-def scaled(spacing: Any, finest: Sequence[int], shape: Sequence[int]) -> list[float]:
-    """Voxel size at one scale: an output of half the size has voxels of twice the size."""
-    return [float(step) * fine / size for step, fine, size in zip(spacing, finest, shape, strict=True)]

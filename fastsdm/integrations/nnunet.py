@@ -17,9 +17,10 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from fastsdm.integrations._nnunet_loss import MapTimer, RegionAndDistanceLoss, scaled
+from fastsdm.integrations._nnunet_loss import MapTimer, RegionAndDistanceLoss
 from fastsdm.losses import BoundaryLoss, HausdorffDTLoss
 from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._deep_supervision import scaled_spacing
 from fastsdm.schedules import Increase, Schedule
 
 __all__ = [
@@ -212,11 +213,12 @@ class SignedDistanceTransform(BasicTransform):
         if self.ignore_channel:
             segmentation, ignored = segmentation[:-1], segmentation[-1:][None]
         shape = segmentation.shape[1:]
+        spacing = self.loss.batch_spacing(None, segmentation[None], len(shape))
         return self.loss.target_map(
             segmentation[None],
             self.channels,
             spatial_dims=len(shape),
-            spacing=scaled(self.loss.spacing, finest, shape),
+            spacing=scaled_spacing(spacing, 1, finest, shape),
             ignore_mask=ignored,
         )[0]
 

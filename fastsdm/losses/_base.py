@@ -19,8 +19,8 @@ from fastsdm._settings import MapSettings, spacing_rows
 from fastsdm._types import SpacingLike
 from fastsdm._warn import warn_caller
 from fastsdm.losses._constructor import SharedSettings
-from fastsdm.losses._maps import PendingMap, check_same, fitting_map, normalized, settings_of, spacing_of
-from fastsdm.losses._options import ClassWeights
+from fastsdm.losses._maps import check_same, fitting_map, normalized, settings_of, spacing_of
+from fastsdm.losses._options import ClassWeights, PendingMap
 from fastsdm.losses._reduction import class_weights as weights_tensor
 from fastsdm.losses._reduction import fitting_weights, reduced, reduced_by_dot, takes_one_dot, voxel_mean
 from fastsdm.losses._target import Target, read_target, selected

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fastsdm._prefetch import Prefetched
 from fastsdm._types import SpacingLike
-from fastsdm.losses._maps import PendingMap
-from fastsdm.losses._options import ClassWeights
+from fastsdm.losses._options import ForwardOptions
 from fastsdm.schedules import Constant, Schedule
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class RegionBoundaryLoss(torch.nn.Module):
@@ -84,42 +86,23 @@ class RegionBoundaryLoss(torch.nn.Module):
         self,
         input: torch.Tensor,
         target: torch.Tensor,
-        *,
-        spacing: SpacingLike | None = None,
-        distance_map: torch.Tensor | PendingMap | None = None,
-        ignore_mask: torch.Tensor | None = None,
-        class_weights: ClassWeights | None = None,
+        **options: Unpack[ForwardOptions],
     ) -> torch.Tensor:
-        """Compute the weighted sum; the keyword arguments go to the boundary loss.
+        """Compute the weighted sum.
 
         Args:
             input: the prediction, as both losses take it.
             target: the target, as both losses take it.
-            spacing: as in :meth:`fastsdm.losses.BoundaryLoss.forward`.
-            distance_map: as in :meth:`fastsdm.losses.BoundaryLoss.forward`.
-            ignore_mask: as in :meth:`fastsdm.losses.BoundaryLoss.forward`; the region loss must know by
-                itself which voxels to ignore.
-            class_weights: as in :meth:`fastsdm.losses.BoundaryLoss.forward`; the region loss must know by
-                itself which classes count.
+            **options: for the boundary loss: ``spacing``, ``distance_map``, ``ignore_mask`` and
+                ``class_weights`` of :meth:`fastsdm.losses.BoundaryLoss.forward`. The region loss gets none of
+                them: set up by itself which voxels and classes it leaves out.
 
         Returns:
             What the two losses return, weighed and added.
         """
         region = self.region(input, target)
-        boundary: torch.Tensor = self.boundary(
-            input,
-            target,
-            **where_given(
-                spacing=spacing,
-                distance_map=distance_map,
-                ignore_mask=ignore_mask,
-                class_weights=class_weights,
-            ),
-        )
+        # A boundary loss of another package need not have all of them.
+        given = {name: value for name, value in options.items() if value is not None}
+        boundary: torch.Tensor = self.boundary(input, target, **given)
         region_weight, boundary_weight = (w.to(boundary.dtype) for w in self.schedule.weight_tensors)
         return region_weight * region + boundary_weight * boundary
-
-
-def where_given(**options: object) -> dict[str, Any]:
-    """The options that are not None: a loss from elsewhere need not have the others."""
-    return {name: value for name, value in options.items() if value is not None}

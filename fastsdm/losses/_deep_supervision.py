@@ -10,9 +10,8 @@ import torch
 from fastsdm import _validate
 from fastsdm._arrays import as_tensor
 from fastsdm._types import SpacingLike
-from fastsdm.losses._compound import where_given
-from fastsdm.losses._maps import PendingMap, spacing_of
-from fastsdm.losses._options import ClassWeights
+from fastsdm.losses._maps import spacing_of
+from fastsdm.losses._options import ClassWeights, PendingMap
 
 
 class DeepSupervision(torch.nn.Module):
@@ -84,7 +83,7 @@ class DeepSupervision(torch.nn.Module):
             ValueError: no output; different numbers of outputs, targets, maps or weights; five axes that may
                 be 3D or a stack in 2D.
         """
-        known = where_given(class_weights=class_weights)
+        known = {} if class_weights is None else {"class_weights": class_weights}
         if isinstance(input, torch.Tensor):
             if not self._is_stack(input, target, spacing):
                 single = distance_map[0] if isinstance(distance_map, (list, tuple)) else distance_map
@@ -107,13 +106,12 @@ class DeepSupervision(torch.nn.Module):
         spacing = self.loss.spacing if spacing is None else spacing
         if spacing is None:
             spacing = spacing_of(maps[0])
-        steps = _validate.spacing_rows(spacing, input[0].shape[:1], len(finest))
         terms = [
             weight
             * self.loss(
                 prediction,
                 truth,
-                spacing=_scaled(steps, finest, prediction.shape[2:]),
+                spacing=scaled_spacing(spacing, len(prediction), finest, prediction.shape[2:]),
                 distance_map=handed,
                 ignore_mask=mask,
                 **known,
@@ -216,10 +214,17 @@ def _nearest(target: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return target
 
 
-def _scaled(spacing: torch.Tensor, finest: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
-    factors = torch.tensor(
-        [fine / size for fine, size in zip(finest, shape, strict=True)],
-        dtype=torch.float64,
-        device="cpu",
-    )
-    return spacing * factors
+def scaled_spacing(
+    spacing: SpacingLike, samples: int, finest: Sequence[int], shape: Sequence[int]
+) -> torch.Tensor:
+    """Voxel size at one scale, ``[samples, ndim]``: an output of half the size has voxels of twice the size.
+
+    Args:
+        spacing: voxel size at the finest scale.
+        samples: batch size.
+        finest: spatial shape of the finest scale.
+        shape: spatial shape of this one.
+    """
+    factors = [fine / size for fine, size in zip(finest, shape, strict=True)]
+    rows = _validate.spacing_rows(spacing, (samples,), len(finest))
+    return rows * torch.tensor(factors, dtype=torch.float64, device="cpu")

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
 from fastsdm._distance_map import forget
 from fastsdm._settings import MapSettings
 from fastsdm._types import SpacingLike
-from fastsdm.losses._options import Normalization
+from fastsdm.losses._options import Normalization, PendingMap
 from fastsdm.losses._target import selected
-
-
-class PendingMap(Protocol):
-    """A map that is still being computed, such as :func:`fastsdm.prefetch` returns."""
-
-    def result(self) -> torch.Tensor:
-        """Wait for the map and hand it over."""
 
 
 def fitting_map(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, TypedDict
+from typing import Literal, Protocol, TypeAlias, TypedDict
 
 import torch
 
@@ -16,6 +16,13 @@ ClassWeights: TypeAlias = "Sequence[float] | Sequence[Sequence[float]] | torch.T
 
 #: MONAI's arguments, in MONAI's order: these may be given by position.
 POSITIONAL = ("include_background", "to_onehot_y", "sigmoid", "softmax", "other_act", "reduction", "batch")
+
+
+class PendingMap(Protocol):
+    """A map that is still being computed, such as :func:`fastsdm.prefetch` returns."""
+
+    def result(self) -> torch.Tensor:
+        """Wait for the map and hand it over."""
 
 
 class LossOptions(TypedDict, total=False):
@@ -37,6 +44,15 @@ class LossOptions(TypedDict, total=False):
     normalize: Normalization | None
     ignore_index: int | None
     backend: str
+
+
+class ForwardOptions(TypedDict, total=False):
+    """Keywords of a loss's ``forward``; :class:`fastsdm.losses._base.DistanceMapLoss` says what they mean."""
+
+    spacing: SpacingLike | None
+    distance_map: torch.Tensor | PendingMap | None
+    ignore_mask: torch.Tensor | None
+    class_weights: ClassWeights | None
 
 
 #: A loss that departs from them says so in its ``_defaults``.

@@ -324,6 +324,10 @@ def test_transform_fits_any_pipeline_and_pickles() -> None:
     transform = pickle.loads(pickle.dumps(nnunet.SignedDistanceTransform(loss, 2)))
     sample = transform(image=torch.zeros(1, 8, 10, 12), segmentation=labels)
     assert torch.equal(sample["distance_map"], loss.target_map(labels[None], 2)[0])
+    for spacing in (None, 2.0):  # a loss need not name one number per axis
+        loss = BoundaryLoss(spacing=spacing)
+        maps = nnunet.SignedDistanceTransform(loss, 2)(image=None, segmentation=labels)["distance_map"]
+        assert torch.equal(maps, loss.target_map(labels[None], 2)[0])
     with pytest.raises(TypeError, match=r"^loss: must be a loss of fastsdm\.losses, got Linear"):
         nnunet.SignedDistanceTransform(torch.nn.Linear(1, 1), 2)
 
@@ -337,9 +341,12 @@ def test_anisotropic_plans_keep_each_axis(tmp_path: Path, monkeypatch: pytest.Mo
     trainer = trainer_of(tmp_path, "TinyBoundary")
     assert trainer.configuration_manager.spacing == [24.0, 5.0, 5.0]
     outputs = trainer.network(torch.zeros(1, 1, *trainer.configuration_manager.patch_size))
-    finest = outputs[0].shape[2:]
-    scales = [nnunet.scaled(trainer.loss.distance.spacing, finest, output.shape[2:]) for output in outputs]
-    assert scales[:2] == [[24.0, 5.0, 5.0], [24.0, 10.0, 10.0]]
+    spacings = []
+    trainer.loss.distance.register_forward_pre_hook(
+        lambda _loss, _arguments, options: spacings.append(options["spacing"].tolist()), with_kwargs=True
+    )
+    trainer.loss(outputs, [torch.zeros(1, 1, *output.shape[2:]) for output in outputs])
+    assert spacings[:2] == [[[24.0, 5.0, 5.0]], [[24.0, 10.0, 10.0]]]
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # Dynamo, where nnU-Net's loss breaks the graph
