@@ -1,4 +1,4 @@
-"""How the weights of a region loss and a boundary loss change over a training."""
+"""Weights of a region loss and a boundary loss that change over a training."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Schedule:
     """Base of the schedules: counts the steps, which usually are epochs.
 
     Attributes:
-        steps_taken: how often :meth:`step` was called.
-        weight_tensors: ``weights`` as two float64 scalars on the CPU. A compiled loss reads them: numbers
-            would be part of the compiled code, and every step would compile again. One tensor of length 2
-            would share its length with a batch of 2, and another batch size would compile again.
+        steps_taken: number of calls of :meth:`step`.
+        weight_tensors: ``weights`` as two float64 scalars on the CPU, for compiled losses: numbers would be
+            part of the compiled code, so every step would compile again. (So would another batch size after
+            a batch of 2, if this were one tensor of length 2.)
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Schedule:
 
     @property
     def weights(self) -> Weights:
-        """The weights in force, ``(region, boundary)``."""
+        """The current weights, ``(region, boundary)``."""
         raise NotImplementedError
 
     def step(self) -> None:
@@ -92,7 +92,7 @@ class Schedule:
 
 
 class Constant(Schedule):
-    """``region + alpha * boundary`` throughout.
+    """``region + alpha * boundary`` with a constant ``alpha``.
 
     Args:
         alpha: weight of the boundary loss.
@@ -107,7 +107,7 @@ class Constant(Schedule):
 
     @property
     def weights(self) -> Weights:
-        """The weights in force, ``(region, boundary)``."""
+        """The current weights, ``(region, boundary)``."""
         return Weights(1.0, self.alpha)
 
 
@@ -128,7 +128,7 @@ class _Ramp(Schedule):
 
     @property
     def alpha(self) -> float:
-        """The boundary loss's weight in force."""
+        """The current weight of the boundary loss."""
         passed = min(self.steps_taken / self.steps, 1.0)
         if self.shape == "cosine":
             passed = (1 - math.cos(math.pi * passed)) / 2
@@ -150,7 +150,7 @@ class Increase(_Ramp):
 
     @property
     def weights(self) -> Weights:
-        """The weights in force, ``(region, boundary)``."""
+        """The current weights, ``(region, boundary)``."""
         return Weights(1.0, self.alpha)
 
 
@@ -181,7 +181,7 @@ class Rebalance(_Ramp):
 
     @property
     def weights(self) -> Weights:
-        """The weights in force, ``(region, boundary)``."""
+        """The current weights, ``(region, boundary)``."""
         return Weights(1 - self.alpha, self.alpha)
 
 

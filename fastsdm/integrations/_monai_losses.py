@@ -17,7 +17,7 @@ from fastsdm._warn import warn_caller
 from fastsdm.losses._deep_supervision import scaled_spacing
 from fastsdm.losses._target import Target
 
-#: MONAI's DeepSupervisionLoss calls them weight modes.
+#: The weight modes of MONAI's DeepSupervisionLoss.
 _WEIGHTS: dict[str, Callable[[int], float]] = {
     "exp": lambda level: max(0.5**level, 0.0625),
     "two": lambda level: 0.5 if level else 1.0,
@@ -26,11 +26,11 @@ _WEIGHTS: dict[str, Callable[[int], float]] = {
 
 
 def spacing_of(image: Any, spatial_dims: int = 3) -> torch.Tensor:
-    """Voxel size along each axis, from the affine of a MetaTensor.
+    """Return the voxel size along each axis, from the affine of a MetaTensor.
 
     Args:
-        image: a MetaTensor with an affine ``[n, n]``, or a batch of them, ``[B, n, n]``.
-        spatial_dims: how many axes are spatial.
+        image: a MetaTensor with an affine ``[n, n]``, or a batch with ``[B, n, n]``.
+        spatial_dims: number of spatial axes.
 
     Returns:
         float64 ``[spatial_dims]``, or ``[B, spatial_dims]`` for a batch; on the CPU.
@@ -39,7 +39,7 @@ def spacing_of(image: Any, spatial_dims: int = 3) -> torch.Tensor:
         ValueError: ``image`` is not a MetaTensor.
 
     Warns:
-        UserWarning: once, of axes that are not at right angles: distances are measured as if they were.
+        UserWarning: once, if axes are not at right angles; distances are measured as if they were.
     """
     if not isinstance(image, MetaTensor):
         raise ValueError(
@@ -60,15 +60,15 @@ def spacing_of(image: Any, spatial_dims: int = 3) -> torch.Tensor:
 
 
 class _SpacingFromAffine(losses._base.DistanceMapLoss):
-    """The loss of this name in :mod:`fastsdm.losses`, with the spacing of a MetaTensor where asked for.
+    """Compute the loss of the same name in :mod:`fastsdm.losses`, with the spacing of a MetaTensor if asked.
 
     Args:
         *args: positional arguments of the loss in :mod:`fastsdm.losses`, which are MONAI's.
-        spacing: ``"affine"``: of each sample, from the target, or else the input, one of which must then be a
-            MetaTensor; or numbers as in :mod:`fastsdm.losses`. By default voxels are cubes of size 1, as in
-            MONAI, and a target with other voxels causes one warning. Inside MONAI's ``DeepSupervisionLoss``,
-            alone or within another module, a given spacing is that of the whole target, and each scale
-            gets its own.
+        spacing: ``"affine"`` reads it for each sample from the target, or else the input, one of which must
+            be a MetaTensor; or numbers as in :mod:`fastsdm.losses`. By default voxels are cubes of size 1,
+            as in MONAI, and a target with other voxels causes one warning. Inside MONAI's
+            ``DeepSupervisionLoss``, alone or within another module, a given spacing is that of the whole
+            target, and each scale gets its own.
         **kwargs: keyword arguments of the loss in :mod:`fastsdm.losses`.
 
     Raises:
@@ -89,7 +89,7 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
         input: torch.Tensor | None = None,
         distance_map: object = None,
     ) -> SpacingLike:
-        """As in :mod:`fastsdm.losses`; ``"affine"``, the call's or the loss's, is that of target or input."""
+        """Return the voxel size of a batch; ``"affine"`` reads it from the target or the input."""
         if input is not None and (given is None or _is_affine(given)):
             given = self.spacing_for(input, target, given, whole=self._whole)
         elif _is_affine(self.spacing if given is None else given):
@@ -98,7 +98,7 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
 
     def _activated(self, input: torch.Tensor, truth: Target) -> torch.Tensor:
         if isinstance(input, MetaTensor):
-            input = input.as_tensor()  # its bookkeeping at every operation serves nothing here
+            input = input.as_tensor()  # a MetaTensor copies metadata at every operation
         return super()._activated(input, truth)
 
     def spacing_for(
@@ -109,13 +109,13 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
         *,
         whole: torch.Size | None = None,
     ) -> SpacingLike | None:
-        """The spacing of a prediction's voxels, or None where they count as cubes of size 1.
+        """Return the voxel size of a prediction, or None if voxels count as cubes of size 1.
 
         Args:
             input: the prediction, ``[B, C, *S]``.
             target: its target.
             spacing: instead of the loss's own.
-            whole: shape of the volume that the spacing belongs to, where it is not the prediction's.
+            whole: shape of the volume that has this spacing, if it is not the prediction's.
         """
         ndim = input.ndim - 2
         source = target if isinstance(target, MetaTensor) else input

@@ -1,4 +1,4 @@
-"""The loss of nnU-Net's trainers, and the clock that measures what its maps take."""
+"""The loss of nnU-Net's trainers, and a timer for its maps."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class RegionAndDistanceLoss(torch.nn.Module):
         output: torch.Tensor | Sequence[torch.Tensor],
         target: torch.Tensor | Sequence[torch.Tensor],
     ) -> torch.Tensor:
-        """The weighted sum over the scales.
+        """Compute the weighted sum over the scales.
 
         Args:
             output: logits ``[B, C, *S]``, or one such tensor per scale, finest first.
             target: ``[B, 1, *S]`` labels or ``[B, R, *S]`` regions (and the ignore channel), one per output;
-                behind them may stand one map ``[B, K, *S]`` per output.
+                optionally followed by one map ``[B, K, *S]`` per output.
 
         Raises:
             ValueError: numbers of outputs, targets and weights that do not fit together.
@@ -97,7 +97,7 @@ class RegionAndDistanceLoss(torch.nn.Module):
         return total
 
     def prefetch(self, target: torch.Tensor | Sequence[torch.Tensor], channels: int) -> None:
-        """Start the maps that ``forward`` will need for these very targets.
+        """Start the maps that ``forward`` will need for the same target tensors.
 
         Args:
             target: as in ``forward``, on the device of the outputs.
@@ -125,7 +125,7 @@ class RegionAndDistanceLoss(torch.nn.Module):
         self._started = (targets, handles)
 
     def _started_for(self, targets: list[torch.Tensor]) -> list[Prefetched[torch.Tensor] | None] | None:
-        """The maps that were started for these targets; those of others are dropped."""
+        """Return the maps that were started for these targets, and drop those of others."""
         started, self._started = self._started, None
         if started is None or len(started[0]) != len(targets):
             return None
@@ -138,10 +138,10 @@ class RegionAndDistanceLoss(torch.nn.Module):
 
 
 class MapTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
-    """Adds up what the maps take that are computed inside ``with`` blocks.
+    """Add up the time of the maps that are computed inside ``with`` blocks.
 
     Args:
-        beside_scipy: have scipy make each map once more, on the CPU, and add that up too.
+        beside_scipy: whether scipy computes each map again on the CPU, with its time added up separately.
     """
 
     def __init__(self, *, beside_scipy: bool = False) -> None:
@@ -174,10 +174,10 @@ class MapTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         return result
 
     def report(self, epoch: float) -> str:
-        """One line for the log; waits for the device.
+        """Return one line for the log; waits for the device.
 
         Args:
-            epoch: how long the epoch took, in seconds, scipy's maps included.
+            epoch: duration of the epoch in seconds, including scipy's maps.
         """
         for began, ended in self._pending:
             ended.synchronize()

@@ -77,7 +77,7 @@ class SignedDistance(Transform):
         self.classes, self.spacing, self._options = classes, spacing, options
 
     def __call__(self, label: Any) -> Any:
-        """The map ``[K, *S]`` or ``[C, *S]``, of the input's kind.
+        """Return the map ``[K, *S]`` or ``[C, *S]``, of the input's kind.
 
         Raises:
             ValueError: no affine to take the spacing from; ``classes`` and more than one channel.
@@ -126,7 +126,7 @@ class SignedDistanced(MapTransform):
         self.transform = SignedDistance(classes, spacing=spacing, **options)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The dictionary with the maps in it."""
+        """Return a copy of the dictionary with the maps added."""
         result = dict(data)
         for key in self.key_iterator(result):
             result[self.name.replace("{}", str(key))] = self.transform(result[key])
@@ -134,9 +134,9 @@ class SignedDistanced(MapTransform):
 
 
 class RandCropWithSignedDistanced(Randomizable, MapTransform):
-    """Carry out a crop of MONAI's and add the crop's part of the whole volume's signed distance map.
+    """Run a crop of MONAI's and add that part of the whole volume's signed distance map.
 
-    Any dictionary transform that crops will do: ``RandCropByPosNegLabeld``, ``RandSpatialCropd``, ... The
+    ``crop`` is any dictionary transform that crops: ``RandCropByPosNegLabeld``, ``RandSpatialCropd``, ... The
     position of the crop is read from the affine of the cropped label map. The map is computed from the crop
     and the voxels around it that ``max_distance`` reaches; nothing is cached.
 
@@ -182,7 +182,7 @@ class RandCropWithSignedDistanced(Randomizable, MapTransform):
         return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Any:
-        """What the crop returns, with the map in each dictionary.
+        """Return what the crop returns, with the map in each dictionary.
 
         Raises:
             ValueError: the label map has no affine, several channels, or was not only cropped.
@@ -221,7 +221,7 @@ def _start_of(part: MetaTensor, whole: MetaTensor) -> list[int]:
     if moved or not np.allclose(start, start.round(), atol=1e-3):
         raise ValueError(
             "crop: must only crop (and track its metadata), got a label map whose affine changed otherwise; "
-            "put transforms that rotate, flip or resample before or behind it"
+            "put transforms that rotate, flip or resample before or after it"
         )
     low = [int(index) for index in start.round()]
     if any(a < 0 or a + n > size for a, n, size in zip(low, part.shape[1:], whole.shape[1:], strict=True)):

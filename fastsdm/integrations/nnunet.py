@@ -1,4 +1,4 @@
-"""nnU-Net v2: trainers whose loss holds a distance loss, and a transform that makes the map in the workers.
+"""nnU-Net v2: trainers that add a distance loss, and a transform that makes the map in the workers.
 
 nnU-Net finds the trainers through its variable for external trainers::
 
@@ -31,12 +31,12 @@ __all__ = [
     "trainers_folder",
 ]
 
-#: Where this variable is set, scipy makes every map once more, and the log has its time beside ours.
+#: If this variable is set, scipy computes every map again, and the log compares the times.
 _COMPARE = "FASTSDM_NNUNET_COMPARE"
 
 
 def trainers_folder() -> Path:
-    """The folder that ``nnUNet_extTrainer`` has to name."""
+    """Return the folder that ``nnUNet_extTrainer`` has to name."""
     return Path(__file__).parent / "nnunet_trainers"
 
 
@@ -61,7 +61,7 @@ class DistanceTrainer(nnUNetTrainer):
     maps_beside_forward = True
 
     def build_distance_loss(self, **settings: Any) -> DistanceMapLoss:
-        """The distance loss; override it to change settings.
+        """Return the distance loss; override it to change settings.
 
         Args:
             **settings: activation, background, ignore label and spacing, as the plans have them.
@@ -69,7 +69,7 @@ class DistanceTrainer(nnUNetTrainer):
         raise NotImplementedError
 
     def build_schedule(self) -> Schedule:
-        """The weights over the epochs: 1 for nnU-Net's loss, 0.01 to 0.5 for the distance loss."""
+        """Return the weights over the epochs: 1 for nnU-Net's loss, 0.01 to 0.5 for the distance loss."""
         return Increase(start=0.01, end=0.5, steps=max(self.num_epochs - 1, 1))
 
     def _build_loss(self) -> torch.nn.Module:
@@ -97,7 +97,7 @@ class DistanceTrainer(nnUNetTrainer):
         )
 
     def on_epoch_start(self) -> None:
-        """Start the clock of the maps."""
+        """Start to time the maps."""
         super().on_epoch_start()
         self._maps = MapTimer(beside_scipy=_COMPARE in os.environ)
         self.loss.timer = self._maps
@@ -113,7 +113,7 @@ class DistanceTrainer(nnUNetTrainer):
         )
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One step; the maps are started before the forward pass where that is of use."""
+        """Run a step; on CUDA the maps are started before the forward pass."""
         if self._starts_maps():
             target = batch["target"]
             if isinstance(target, list):
@@ -121,7 +121,7 @@ class DistanceTrainer(nnUNetTrainer):
             else:
                 target = target.to(self.device, non_blocking=True)
             self.loss.prefetch(target, self.label_manager.num_segmentation_heads)
-            batch = {**batch, "target": target}  # nnU-Net finds it moved
+            batch = {**batch, "target": target}
         step: dict[str, Any] = super().train_step(batch)
         return step
 
@@ -134,7 +134,7 @@ class DistanceTrainer(nnUNetTrainer):
         super().on_epoch_end()
 
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> Any:
-        """nnU-Net's transforms, and with ``maps_in_workers`` the map behind them."""
+        """Return nnU-Net's transforms, with ``maps_in_workers`` followed by the map."""
         transforms = super().get_training_transforms(*args, **kwargs)
         if self.maps_in_workers:
             if not self.enable_deep_supervision:
@@ -154,7 +154,7 @@ class nnUNetTrainerBoundary(DistanceTrainer):  # nnU-Net's way to name trainers
     """Dice, cross-entropy and the boundary loss (doi:10.1016/j.media.2020.101851) under a schedule."""
 
     def build_distance_loss(self, **settings: Any) -> DistanceMapLoss:
-        """The boundary loss."""
+        """Return the boundary loss."""
         return BoundaryLoss(**settings)
 
 
@@ -162,7 +162,7 @@ class nnUNetTrainerHausdorff(DistanceTrainer):  # nnU-Net's way to name trainers
     """Dice, cross-entropy and the Hausdorff loss (doi:10.1109/TMI.2019.2930068) under a schedule."""
 
     def build_distance_loss(self, **settings: Any) -> DistanceMapLoss:
-        """The Hausdorff loss by distance transforms."""
+        """Return the Hausdorff loss by distance transforms."""
         return HausdorffDTLoss(**settings)
 
 

@@ -39,13 +39,13 @@ class DistanceMap(tio.Image):
         super().__init__(*args, **kwargs)
 
     def set_data(self, tensor: Any) -> None:
-        """Store a tensor ``[C, *S]``; refused inside a transform that would make distances untrue."""
+        """Store a tensor ``[C, *S]``; raise inside a transform after which distances would be wrong."""
         _refuse_resampling(_running_transform())
         super().set_data(tensor)
 
     @property
     def affine(self) -> Any:
-        """From voxel indices to world coordinates; the voxel size cannot change."""
+        """Matrix from voxel indices to world coordinates; its voxel size cannot change."""
         return super().affine
 
     @affine.setter
@@ -95,7 +95,7 @@ class SignedDistance(tio.LabelTransform):
         self.classes, self.map_name = classes, name
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
-        """Add the map or maps; the transform's ``__call__`` comes here."""
+        """Add the maps; TorchIO's ``__call__`` calls this."""
         labels = self.get_images_dict(subject)
         if not labels:
             raise ValueError(f"subject: must hold a LabelMap, got {subject}")
@@ -127,7 +127,7 @@ class SignedDistance(tio.LabelTransform):
 
 
 def _running_transform() -> tio.Transform | None:
-    """The innermost transform that is being applied; None outside of all."""
+    """Return the innermost transform that is being applied, or None."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         owner = frame.f_locals.get("self")
@@ -147,5 +147,5 @@ def _refuse_resampling(transform: tio.Transform | None) -> None:
 
 
 def _sizes(affine: Any) -> list[float]:
-    """Voxel sizes in ascending order: reordered axes are no change."""
+    """Return the voxel sizes in ascending order, so that reordered axes compare equal."""
     return sorted(np.sqrt((np.asarray(affine)[:3, :3] ** 2).sum(axis=0)).round(6).tolist())

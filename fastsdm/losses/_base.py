@@ -1,4 +1,4 @@
-"""The way of a target and a prediction through a loss."""
+"""How a loss reads its target, gets its map and reduces its value."""
 
 from __future__ import annotations
 
@@ -108,17 +108,17 @@ class DistanceMapLoss(SharedSettings):
         input: torch.Tensor | None = None,
         distance_map: object = None,
     ) -> SpacingLike:
-        """The voxel size of a call: its own, else the loss's, else that of a map which knows it, else 1.
+        """Return the voxel size of a batch: the call's, else the loss's, else that of the map, else 1.
 
-        A subclass may read it from the batch, as from an image's affine. ``_checked_spacing`` is its
-        counterpart in the constructor.
+        A subclass may override it to read the spacing from the batch, such as an image's affine, and
+        ``_checked_spacing`` to accept that in the constructor.
 
         Args:
             given: the call's ``spacing``.
-            target: as it was handed in.
-            spatial_dims: how many of its axes are spatial, the last ones.
-            input: the prediction, where there is one by then.
-            distance_map: as it was handed in.
+            target: as passed to ``forward``.
+            spatial_dims: number of spatial axes, the target's last ones.
+            input: the prediction, or None before the forward pass.
+            distance_map: as passed to ``forward``.
         """
         if given is not None:
             return given
@@ -149,7 +149,7 @@ class DistanceMapLoss(SharedSettings):
             TypeError, ValueError: as in ``forward``.
         """
         spatial_dims, channels = _validate.spatial_dims(spatial_dims), _channel_count(channels)
-        # A tensor stays what it is: a subclass may read the spacing from it.
+        # Tensors are not converted, because a subclass may read the spacing from their metadata.
         target = target if isinstance(target, torch.Tensor) else as_tensor(target, "target")[0]
         if target.ndim <= spatial_dims:
             raise ValueError(
@@ -170,7 +170,7 @@ class DistanceMapLoss(SharedSettings):
         spacing: SpacingLike | None = None,
         ignore_mask: torch.Tensor | None = None,
     ) -> Prefetched[torch.Tensor]:
-        """Start the map that ``forward`` would compute, beside the forward pass of the network.
+        """Start the map that ``forward`` would compute, to run during the forward pass of the network.
 
         Args:
             target: as in ``forward``.
@@ -197,12 +197,12 @@ class DistanceMapLoss(SharedSettings):
     def map_settings(
         self, channels: int, spacing: SpacingLike | None = None, *, masked: bool = False
     ) -> MapSettings:
-        """How this loss makes its map.
+        """Return the settings with which this loss makes its map.
 
         Args:
-            channels: of the prediction.
+            channels: number of channels of the prediction.
             spacing: voxel size; None leaves it open.
-            masked: whether voxels are ignored by a mask, too.
+            masked: whether there is an ``ignore_mask``.
         """
         limit = None if self.max_distance is None else float(self.max_distance)
         return MapSettings(
@@ -218,7 +218,7 @@ class DistanceMapLoss(SharedSettings):
     def _target_map_by(
         self, backend: str, channels: int, target: torch.Tensor, **options: Any
     ) -> torch.Tensor:
-        # The worker thread does not see what `use_backend` chose in this one.
+        # `use_backend` of the calling thread does not hold in the worker thread.
         with registry.use_backend(backend):
             return self.target_map(target, channels, **options)
 
@@ -237,8 +237,9 @@ class DistanceMapLoss(SharedSettings):
                 "to_onehot_y=True": self.to_onehot_y,
                 "include_background=False": not self.include_background,
             }
-            for setting in (setting for setting, given in ignored.items() if given):
-                warn_caller(f"single channel prediction, `{setting}` ignored.")
+            for setting, given in ignored.items():
+                if given:
+                    warn_caller(f"single channel prediction, `{setting}` ignored.")
 
     def _read(
         self, target: torch.Tensor, shape: torch.Size, device: torch.device, ignore_mask: torch.Tensor | None
@@ -264,7 +265,7 @@ class DistanceMapLoss(SharedSettings):
     def _activated(self, input: torch.Tensor, truth: Target) -> torch.Tensor:
         """Predictions of the channels the loss uses, at least float32; finite at ignored voxels."""
         if truth.ignored_throughout is not None:
-            input = input.masked_fill(truth.ignored_throughout, 0)  # a factor of 0 would let NaN through
+            input = input.masked_fill(truth.ignored_throughout, 0)  # 0 times NaN would be NaN
         is_half = input.dtype in (torch.float16, torch.bfloat16)
         if self.softmax and input.shape[1] > 1:
             # On CUDA the conversion is part of the softmax.

@@ -64,7 +64,7 @@ class RegionBoundaryLoss(torch.nn.Module):
         return start(target, channels, **options)
 
     def extra_repr(self) -> str:
-        """The schedule, and the region loss where it is no module (a module is listed by itself)."""
+        """Return the schedule, and the region loss if it is not a module; torch lists modules itself."""
         region = "" if isinstance(self.region, torch.nn.Module) else f"region={self.region!r}, "
         return f"{region}schedule={self.schedule!r}"
 
@@ -93,12 +93,12 @@ class RegionBoundaryLoss(torch.nn.Module):
         Args:
             input: the prediction, as both losses take it.
             target: the target, as both losses take it.
-            **options: for the boundary loss: ``spacing``, ``distance_map``, ``ignore_mask`` and
-                ``class_weights`` of :meth:`fastsdm.losses.BoundaryLoss.forward`. The region loss gets none of
-                them: set up by itself which voxels and classes it leaves out.
+            **options: ``spacing``, ``distance_map``, ``ignore_mask`` and ``class_weights`` of
+                :meth:`fastsdm.losses.BoundaryLoss.forward`, for the boundary loss only. Set up the region
+                loss separately to leave out voxels or classes.
 
         Returns:
-            What the two losses return, weighed and added.
+            The weighted sum of what the two losses return.
         """
         region = self.region(input, target)
         # A boundary loss of another package need not have all of them.

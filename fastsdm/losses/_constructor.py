@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ConstructorSignature:
     """``__signature__`` of the losses: their own parameters and the shared ones, with their defaults.
 
-    A descriptor, since an attribute would describe the calls of the instances as well.
+    A descriptor, because a plain attribute would apply to the instances, too.
     """
 
     def __get__(self, loss: object, kind: type[SharedSettings]) -> inspect.Signature:
@@ -85,7 +85,7 @@ class SharedSettings(torch.nn.Module):
         ValueError: an argument out of its range; the message names argument, rule and value.
     """
 
-    #: Where a loss departs from the shared defaults.
+    #: Defaults of this loss that differ from the shared ones.
     _defaults: ClassVar[LossOptions] = {}
     __signature__ = ConstructorSignature()
 
@@ -106,7 +106,7 @@ class SharedSettings(torch.nn.Module):
                 "sigmoid, softmax, other_act: at most one can be applied, "
                 f"got sigmoid={self.sigmoid}, softmax={self.softmax}, other_act={other_act}"
             )
-        # MONAI's users pass a member of its enumeration.
+        # MONAI's LossReduction is an enumeration.
         self.reduction: str = getattr(given["reduction"], "value", given["reduction"])
         _validate.choice("reduction", self.reduction, ("none", "mean", "sum"))
         self.batch = _validate.flag("batch", given["batch"])
@@ -131,7 +131,7 @@ class SharedSettings(torch.nn.Module):
         if self.backend != "auto":
             registry.get(self.backend)
         weights = given["class_weights"]
-        # A buffer follows the module to its device; it is a setting, so no part of the state.
+        # A buffer moves with the module. It is not saved, because it is a setting.
         self.register_buffer(
             "class_weights", None if weights is None else weights_tensor(weights).clone(), persistent=False
         )
@@ -160,7 +160,7 @@ LossT = TypeVar("LossT", bound=type[SharedSettings])
 
 
 def documented(loss: LossT) -> LossT:
-    """Complete a loss's docstring with the arguments that all losses share, as the base class has them."""
+    """Append the shared arguments, as the base class documents them, to a loss's docstring."""
     base = next(kind for kind in loss.__mro__ if "__signature__" in vars(kind))
     if loss.__doc__ is not None and base.__doc__ is not None:  # python -OO has none
         text, _, own = inspect.cleandoc(loss.__doc__).partition("\n\nArgs:\n")
@@ -194,7 +194,7 @@ def _complete(loss: type[SharedSettings], positional: Sequence[Any], given: Loss
 
 
 def _own_parameters(kind: type[SharedSettings]) -> dict[str, inspect.Parameter]:
-    """What the constructors from the class up to the base name, without ``self``, ``*args``, ``**kwargs``."""
+    """Parameters of the constructors from the class up to the base, without ``*args`` and ``**kwargs``."""
     own: dict[str, inspect.Parameter] = {}
     collected = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     for base in kind.__mro__:

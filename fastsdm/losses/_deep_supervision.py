@@ -148,7 +148,7 @@ class DeepSupervision(torch.nn.Module):
     def _is_stack_in_2d(
         self, input: torch.Tensor, shape: tuple[int, ...], spacing: SpacingLike | None
     ) -> bool:
-        """What is known beside the shapes of ``[B, n, X, H, W]`` and its target ``[B, X, H, W]``."""
+        """Decide by the spacing, the weights or ``to_onehot_y`` where the shapes fit both."""
         spacing = self.loss.spacing if spacing is None else spacing
         if spacing is not None:
             axes = _validate.spacing_tensor(spacing)
@@ -206,7 +206,7 @@ def _per_level(name: str, given: object, input: Sequence[torch.Tensor]) -> list[
 
 
 def _nearest(target: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Nearest-neighbour resampling of the last axes, for any dtype."""
+    """Resample the last axes to the nearest voxel, for any dtype."""
     for axis, size in enumerate(shape, start=target.ndim - len(shape)):
         if target.shape[axis] != size:
             centres = (torch.arange(size, device=target.device) + 0.5) * (target.shape[axis] / size)

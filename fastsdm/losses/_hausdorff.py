@@ -77,7 +77,7 @@ class HausdorffDTLoss(DistanceMapLoss):
         return self._distances(masks.flatten(0, 1), None, ignored, spacing).view(masks.shape)
 
     def _sum_of_powers(self, maps: torch.Tensor) -> torch.Tensor:
-        """Of two maps ``[2, B, K, *S]``, in the memory of the first."""
+        """Return the sum of the powers of two maps ``[2, B, K, *S]``; overwrites them."""
         if self.alpha == 2:
             return maps[0].square_().addcmul_(maps[1], maps[1])
         powers = self._power(maps, in_place=True)

@@ -1,4 +1,4 @@
-"""The map a loss weighs with: making it, adopting one that is handed in, normalization."""
+"""Check, cut and normalize the map that a loss is given."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def fitting_map(
 
 
 def settings_of(handed: object) -> MapSettings | None:
-    """How a map was made, where it knows."""
+    """Return the settings that a map records, or None."""
     known = getattr(handed, "settings", None)
     return known if isinstance(known, MapSettings) else None
 
 
 def spacing_of(handed: object) -> SpacingLike:
-    """The voxel size of a map that knows it, else 1."""
+    """Return the voxel size that a map records, else 1."""
     known = settings_of(handed)
     return 1.0 if known is None or known.spacing is None else known.spacing_like()
 
@@ -86,7 +86,7 @@ def check_same(known: MapSettings, wanted: MapSettings, channels: Sequence[int],
 
 
 def normalized(maps: torch.Tensor, how: Normalization | None, *, in_place: bool = False) -> torch.Tensor:
-    """The map in units of its own extent; where it is 0 throughout it stays 0.
+    """Divide a map by its own largest distances; a map of zeros stays as it is.
 
     Args:
         maps: ``[B, K, *S]``.

@@ -1,4 +1,4 @@
-"""The keywords that all losses share: name, type and default of each stand here, and nowhere else."""
+"""Names, types and defaults of the keywords that all losses share."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ForwardOptions(TypedDict, total=False):
     class_weights: ClassWeights | None
 
 
-#: A loss that departs from them says so in its ``_defaults``.
+#: A loss overrides them by its ``_defaults``.
 DEFAULTS: LossOptions = {
     "include_background": True,
     "to_onehot_y": False,

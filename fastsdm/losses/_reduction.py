@@ -1,4 +1,4 @@
-"""From values per voxel to one per class, and from those to the loss."""
+"""Reduce values per voxel to one per class, and those to the loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from fastsdm import _validate
 from fastsdm.losses._target import Target
 
-#: What BLAS takes as a length.
+#: BLAS takes 32-bit lengths.
 _LONGEST_DOT = 2**31 - 1
 
 
@@ -23,7 +23,7 @@ def voxel_mean(values: torch.Tensor, truth: Target) -> torch.Tensor:
 
 
 def reduced(values: torch.Tensor, reduction: str, batch: bool) -> torch.Tensor:
-    """From one value per sample (and class) to what ``batch`` and ``reduction`` ask for."""
+    """Reduce one value per sample (and class) as ``batch`` and ``reduction`` say."""
     if batch:
         values = values.mean(dim=0)
     if reduction == "mean":
@@ -112,7 +112,7 @@ def _as_floats(value: object) -> torch.Tensor:
 
 
 def _listed(value: object) -> object:
-    """Nested lists of plain numbers: torch reads no list of 0-d tensors of mixed types."""
+    """Return nested lists of plain numbers; torch cannot convert lists of 0-d tensors of mixed types."""
     if isinstance(value, (list, tuple, np.ndarray, torch.Tensor)) and getattr(value, "ndim", 1) > 0:
         return [_listed(item) for item in value]
     return _validate.number("class_weights", value)

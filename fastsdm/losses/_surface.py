@@ -81,5 +81,5 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
 
 
 def _ratio(lost: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
-    """Their quotient; without any boundary both are 0, and nothing is lost."""
+    """Return ``lost / energy``, or 0 without any boundary, where both are 0."""
     return lost / torch.where(energy > 0, energy, torch.ones_like(energy))

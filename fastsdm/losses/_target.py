@@ -1,4 +1,4 @@
-"""What the network should have predicted: one reading for label maps, one-hot masks and regions."""
+"""Read the target of a loss: a label map, one-hot masks or regions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from fastsdm import _validate
 from fastsdm._arrays import as_tensor
 from fastsdm._sdm import equal_labels
 
-#: torch makes no range of these.
+#: torch has neither ``arange`` nor ``aminmax`` for these.
 _WITHOUT_RANGES = (torch.uint16, torch.uint32, torch.uint64)
 
 
 @dataclass(frozen=True)
 class Target:
-    """The truth of the K channels a loss looks at.
+    """The target of the K channels that a loss uses.
 
     Attributes:
         values: a label map ``[B, *S]``, or one channel per class ``[B, K, *S]``, inside above 0.5.
         classes: the K label values of a label map; None with one channel per class.
-        ignored: bool ``[B, 1, *S]`` or ``[B, K, *S]``, the voxels that belong to no class and to no
-            background; or None.
+        ignored: bool ``[B, 1, *S]`` or ``[B, K, *S]``, the voxels to leave out; or None.
     """
 
     values: torch.Tensor
@@ -67,7 +66,7 @@ class Target:
         return soft if self.ignored is None else soft.masked_fill(self.ignored, 0)
 
     def complement(self, dtype: torch.dtype) -> torch.Tensor:
-        """One minus the probabilities; finite, and of no account, at ignored voxels."""
+        """One minus the probabilities; any finite value at ignored voxels."""
         if self.classes is not None:
             return class_masks(self.values, self.classes, inside=False).to(dtype)
         if not self.is_soft:
@@ -78,13 +77,13 @@ class Target:
 def class_masks(
     labels: torch.Tensor, classes: Sequence[int], out: torch.Tensor | None = None, *, inside: bool = True
 ) -> torch.Tensor:
-    """Where labels have each class's value.
+    """Compare labels with the value of each class.
 
     Args:
         labels: ``[B, *S]``.
         classes: the K values.
         out: what to write to.
-        inside: whether the class itself is wanted, or all that is outside of it.
+        inside: True for equal labels, False for all others.
 
     Returns:
         Bool ``[B, K, *S]``.
@@ -103,7 +102,7 @@ def class_masks(
         shape = (labels.shape[0], len(classes), *labels.shape[1:])
         out = torch.empty(shape, dtype=torch.bool, device=labels.device)
     for k, value in enumerate(classes):
-        if value <= highest:  # compared, another would be wrapped into the dtype
+        if value <= highest:  # torch would wrap a larger value into the dtype
             compared(labels, value, out=out[:, k])
         else:
             out[:, k] = not inside
@@ -111,7 +110,7 @@ def class_masks(
 
 
 def without(masks: torch.Tensor, ignored: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Masks that are False at ignored voxels; bools compare as False < True, so this is one pass."""
+    """Set masks to False at ignored voxels, in one pass: ``True > False`` is the only case that holds."""
     return torch.gt(masks, ignored, out=out)
 
 
@@ -125,14 +124,14 @@ def read_target(
     ignore_index: int | None,
     ignore_mask: torch.Tensor | None,
 ) -> Target:
-    """Tell label maps from channels by their shape, and check both against the prediction.
+    """Read a label map or one channel per class, as the shape says, and check it against the prediction.
 
     Args:
         target: ``[B, *S]``, ``[B, 1, *S]`` or ``[B, C, *S]``.
         shape: the prediction's, ``[B, C, *S]``.
         device: the prediction's.
-        channels: those the loss looks at.
-        to_onehot_y: the caller insists on a label map.
+        channels: indices of the channels the loss uses.
+        to_onehot_y: refuse a target that is not a label map.
         ignore_index: label value of voxels to ignore.
         ignore_mask: ``[B, *S]``, ``[B, 1, *S]`` or ``[B, C, *S]``, non-zero where to ignore.
 
@@ -178,11 +177,11 @@ def read_target(
 
 
 def check_classes(classes: object) -> list[int]:
-    """The channels a loss is to look at, as a list.
+    """Return the argument ``classes`` of a loss as a list of channels.
 
     Raises:
-        TypeError: not a sequence of integers, or an array or CPU tensor that is one.
-        ValueError: no channel, a negative one, or another order than the ascending one.
+        TypeError: not integers in a sequence, an array or a CPU tensor.
+        ValueError: no channel, a negative one, or channels that are not ascending.
     """
     if isinstance(classes, torch.Tensor) and classes.device.type != "cpu":
         raise ValueError(
@@ -205,12 +204,12 @@ def selected(tensor: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:
     """``[B, K, *S]``: these channels of ``[B, C, *S]``; a view where they are the last ones."""
     if isinstance(channels, range):
         return tensor[:, channels.start :]
-    # An index would be copied to the device, and waited for.
+    # Indexing by a list would copy it to the device and make the host wait.
     return torch.stack([tensor[:, channel] for channel in channels], dim=1)
 
 
 def _fitting(name: str, array: object, shape: Sequence[int], device: torch.device) -> torch.Tensor:
-    """The array as a plain tensor ``[B, any, *S]`` that goes with a prediction of that shape and device."""
+    """Return the array as ``[B, any, *S]``; raise unless batch size, spatial shape and device fit."""
     tensor, _ = as_tensor(array, name)
     if tensor.device != device:
         raise ValueError(f"{name}: must be on the prediction's device {device}, got {tensor.device}")
@@ -250,7 +249,7 @@ def _read_labels(labels: torch.Tensor, ignored: torch.Tensor | None, channels: i
 
 
 def _check_probabilities(masks: torch.Tensor, ignored: torch.Tensor | None) -> None:
-    """Raise for float channels beyond [0, 1]; only where looking at them does not stall an accelerator."""
+    """Raise for float channels outside [0, 1]; on the CPU only, since reading values stalls other devices."""
     if torch.compiler.is_compiling() or masks.device.type != "cpu":
         return
     if not masks.is_floating_point() or masks.numel() == 0:

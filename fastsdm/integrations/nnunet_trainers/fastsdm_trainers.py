@@ -1,4 +1,4 @@
-"""What nnU-Net finds where ``nnUNet_extTrainer`` names this folder."""
+"""The trainers that nnU-Net finds if ``nnUNet_extTrainer`` names this folder."""
 
 from fastsdm.integrations.nnunet import nnUNetTrainerBoundary, nnUNetTrainerHausdorff
 
