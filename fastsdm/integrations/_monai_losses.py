@@ -124,7 +124,7 @@ class _SpacingFromAffine(losses._base.DistanceMapLoss):
             self._warn_of_unequal_voxels(source, ndim)
             return None
         if _is_affine(spacing):
-            spacing = spacing_of(source, ndim)
+            spacing = spacing_of(source, ndim) if len(input) else 1.0  # an empty slice keeps all its affines
         if whole is None or whole[-ndim:] == input.shape[2:]:
             return spacing
         return scaled_spacing(spacing, len(input), whole[-ndim:], input.shape[2:])

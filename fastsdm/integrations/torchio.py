@@ -142,7 +142,7 @@ def _refuse_resampling(transform: tio.Transform | None) -> None:
         return
     raise RuntimeError(
         f"{transform.name}: cannot be applied to a distance map, whose values would no longer be distances; "
-        "put SignedDistance after it, or exclude the map from it"
+        "put SignedDistance after it"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fastsdm._distance_map import forget
+from fastsdm._arrays import as_tensor
 from fastsdm._settings import MapSettings
 from fastsdm._types import SpacingLike
 from fastsdm.losses._options import Normalization, PendingMap
@@ -34,7 +34,7 @@ def fitting_map(
         raise TypeError(
             f"distance_map: must be a tensor or have a result() that returns one, got {type(handed).__name__}"
         )
-    maps = forget(maps)
+    maps, _ = as_tensor(maps, "distance_map")
     if maps.ndim == len(shape) + 1 and maps.shape[1] == 1:
         maps = maps.squeeze(1)  # of a target [B, 1, *S]
     if tuple(maps.shape) == tuple(shape):
@@ -46,7 +46,6 @@ def fitting_map(
         raise ValueError(f"distance_map: must be on the prediction's device {device}, got {maps.device}")
     if maps.dtype == torch.bool or maps.is_complex():
         raise TypeError(f"distance_map: must hold distances, got dtype {maps.dtype}")
-    maps = maps.detach()
     # Squares and sums of distances overflow float16.
     return maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import monai.losses
 import numpy as np
@@ -97,6 +98,17 @@ def test_spacing_per_sample_from_the_affine(name: str) -> None:
     assert from_input.item() == by_hand.item()
 
 
+@pytest.mark.parametrize("part", [slice(1, 2), slice(0)], ids=["a micro-batch", "empty"])
+def test_a_slice_of_a_batch_has_the_spacing_of_its_samples(part: slice) -> None:
+    spacings = [(6.0, 5.0, 5.0), (2.0, 1.0, 1.5)]
+    target = batch_of(*spacings)
+    logits = torch.randn(2, 3, *target.shape[2:], generator=torch.Generator().manual_seed(0))
+    settings: dict[str, Any] = {"softmax": True, "reduction": "none"}
+    value = ours.BoundaryLoss(**settings, spacing="affine")(logits[part], target[part])
+    expected = fastsdm.losses.BoundaryLoss(**settings)(logits, target.as_tensor(), spacing=spacings)[part]
+    torch.testing.assert_close(value, expected)
+
+
 def test_no_affine_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"^spacing: 'affine' needs a MetaTensor, got Tensor"):
         ours.BoundaryLoss(softmax=True, spacing="affine")(
@@ -124,6 +136,9 @@ def test_maps_made_ahead_have_the_spacing_of_the_affine() -> None:
     )
     with pytest.raises(ValueError, match=r"^spacing: 'affine' needs a MetaTensor, got Tensor"):
         loss.prefetch(target.as_tensor(), 3)
+    value = loss(logits, target, distance_map=MetaTensor(loss.target_map(target, 3)))
+    assert type(value) is torch.Tensor  # a map from a transform hands no metadata on
+    assert value.item() == pytest.approx(loss(logits, target).item())
     with pytest.raises(ValueError, match=r"^distance_map: was made with spacing="):
         loss(logits, target, distance_map=ours.BoundaryLoss(softmax=True, spacing=1.0).prefetch(target, 3))
 
