@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 #: One row for all samples, or one per sample.
 Rows: TypeAlias = "tuple[tuple[float, ...], ...]"
-#: By how much two voxel sizes may differ and count as the same: float32 files and tensors hold the same one.
-_SAME_SPACING = 1e-6
+#: By how much two lengths may differ and count as the same: files, tensors and numpy hold them as float32.
+_SAME_LENGTH = 1e-6
 
 
 class MapOptions(TypedDict, total=False):
@@ -61,7 +62,7 @@ class MapSettings:
     black_border: bool = False
 
     @classmethod
-    def of(cls, options: MapOptions) -> MapSettings:
+    def of(cls, options: MapOptions) -> Self:
         """The settings that keywords of :func:`fastsdm.signed_distance` stand for; checks their values."""
         classes, spacing = options.get("classes"), options.get("spacing", 1.0)
         values = None if classes is None else tuple(_validate.class_values(classes, torch.int64))
@@ -75,6 +76,21 @@ class MapSettings:
             options.get("ignore_index"),
             black_border=options.get("black_border", False),
         )
+
+    @classmethod
+    def checked(cls, options: MapOptions) -> Self:
+        """The same for settings that are given before there are labels: every value is checked.
+
+        Raises:
+            TypeError, ValueError: the message names argument, rule and value.
+        """
+        convention, empty = options.get("convention", "kervadec"), options.get("empty", "inf")
+        check_settings(options.get("classes"), convention, empty, options.get("max_distance"))
+        held = cls.of(options)
+        _validate.spacing_values(torch.tensor(held.spacing, dtype=torch.float64, device="cpu"))
+        if held.ignore_index is None:
+            return held
+        return replace(held, ignore_index=_validate.integer("ignore_index", held.ignore_index))
 
     def options(self) -> MapOptions:
         """The keywords of :func:`fastsdm.signed_distance` that make such a map."""
@@ -111,9 +127,8 @@ class MapSettings:
             pairs.append(("spacing", _shown(self.spacing), _shown(wanted.spacing)))
         if not self._same_empty(wanted):
             pairs.append(("empty", self.empty, wanted.empty))
-        return next(
-            (f"{name}={mine!r}, not {name}={other!r}" for name, mine, other in pairs if mine != other), None
-        )
+        differing = (pair for pair in pairs if not same(pair[1], pair[2]))
+        return next((f"{name}={mine!r}, not {name}={other!r}" for name, mine, other in differing), None)
 
     def _same_empty(self, wanted: MapSettings) -> bool:
         if self.empty is None or self.empty == wanted.empty:
@@ -163,6 +178,15 @@ def spacing_rows(spacing: SpacingLike) -> Rows:
     return tuple(map(tuple, tensor.reshape(-1, tensor.shape[-1] if tensor.ndim else 1).tolist()))
 
 
+def same(one: object, other: object) -> bool:
+    """Whether two values of a setting make the same map: lengths may differ by float32 rounding."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_SAME_LENGTH)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
 def _same_rows(one: Rows | None, other: Rows | None) -> bool:
     if one is None or other is None or one == other:
         return True
@@ -174,7 +198,7 @@ def _same_rows(one: Rows | None, other: Rows | None) -> bool:
         if {len(a), len(b)} - {1, length}:
             return False
         pairs = zip(a * (length // len(a)), b * (length // len(b)), strict=True)
-        if any(abs(x - y) > _SAME_SPACING * max(x, y) for x, y in pairs):
+        if not all(same(x, y) for x, y in pairs):
             return False
     return True
 

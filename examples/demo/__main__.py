@@ -23,7 +23,8 @@ from examples.networks import dice_scores
 from fastsdm import testing
 from fastsdm._backends import registry
 from fastsdm._files import FileError, whole_file
-from fastsdm.cli.terminal import console, fail, one_line_errors, progress_bar, usable_device
+from fastsdm.cli.options import usable_device
+from fastsdm.cli.terminal import console, fail, one_line_errors, progress_bar
 from fastsdm.data import LabelledVolume, mni_icbm152
 
 _REPEATS = 5

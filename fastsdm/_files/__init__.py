@@ -6,10 +6,19 @@ under a temporary name and moves it. Every error is a ``FileError``: one line be
 """
 
 from fastsdm._files.blocks import check_blocks, open_blocks
-from fastsdm._files.directory import check_output_directory, remove_leftover_directories, whole_directory
+from fastsdm._files.content import sha256_of, size_of
 from fastsdm._files.errors import FileError, UnusablePathError
-from fastsdm._files.formats import check_format, format_of, is_nifti, is_zarr
-from fastsdm._files.labels import count_labels, place_negative, read_labels
+from fastsdm._files.formats import (
+    DTYPES,
+    FORMATS,
+    ZARR,
+    check_dtype,
+    check_format,
+    format_of,
+    is_nifti,
+    is_zarr,
+)
+from fastsdm._files.labels import place_negative, read_labels
 from fastsdm._files.memory import (
     available_memory,
     byte_count,
@@ -18,13 +27,15 @@ from fastsdm._files.memory import (
     resident_memory,
     size,
 )
-from fastsdm._files.output import check_output, remove_leftovers, whole_file
+from fastsdm._files.output import check_output, remove_leftovers, whole_directory, whole_file
 from fastsdm._files.volume import VolumeFile, open_volume
-from fastsdm._files.write import write_map
-from fastsdm._files.zarr_maps import ZARR, tree_size, write_zarr
+from fastsdm._files.write import CHUNK, new_zarr_map, write_map
 from fastsdm._files.zarr_package import zarr_package
 
 __all__ = [
+    "CHUNK",
+    "DTYPES",
+    "FORMATS",
     "ZARR",
     "FileError",
     "UnusablePathError",
@@ -32,27 +43,26 @@ __all__ = [
     "available_memory",
     "byte_count",
     "check_blocks",
+    "check_dtype",
     "check_format",
     "check_output",
-    "check_output_directory",
-    "count_labels",
     "format_of",
     "give_back_freed_memory",
     "is_nifti",
     "is_zarr",
+    "new_zarr_map",
     "open_blocks",
     "open_volume",
     "place_negative",
     "read_labels",
-    "remove_leftover_directories",
     "remove_leftovers",
     "require_memory",
     "resident_memory",
+    "sha256_of",
     "size",
-    "tree_size",
+    "size_of",
     "whole_directory",
     "whole_file",
     "write_map",
-    "write_zarr",
     "zarr_package",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastsdm._files import nifti
 from fastsdm._files.errors import FileError
-from fastsdm._files.zarr_maps import ZARR
+from fastsdm._files.formats import ZARR
 from fastsdm._files.zarr_package import zarr_package
 
 _ADVICE = (

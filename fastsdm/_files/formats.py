@@ -10,6 +10,10 @@ NIFTI = (".nii", ".nii.gz")
 FORMATS = (*NIFTI, ".npy", ".npz")
 #: A directory, of which ``fastsdm map`` reads and writes a part at a time.
 ZARR = ".zarr"
+#: Of maps; NIfTI holds the first two.
+DTYPES = ("float32", "float64", "float16")
+#: Files that describe a zarr array or group; the last holds the attributes of zarr 2.
+METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 _SIMPLE_ITK = (
     "python -c \"import SimpleITK as s; s.WriteImage(s.ReadImage('{name}'), '{stem}.nii.gz')\" "
@@ -63,6 +67,11 @@ def is_zarr(path: Path) -> bool:
     return format_of(path) == ZARR
 
 
+def is_store(path: Path) -> bool:
+    """Whether the directory is a zarr array or group."""
+    return any((path / name).is_file() for name in METADATA)
+
+
 def check_format(path: Path, *, reading: bool) -> str:
     """The suffix that tells the format.
 
@@ -79,6 +88,14 @@ def check_format(path: Path, *, reading: bool) -> str:
         hint = _conversion(path) if reading else None
         raise UnusablePathError(message if hint is None else f"{message}; convert it: {hint}")
     return suffix
+
+
+def check_dtype(path: Path, dtype: str) -> None:
+    """Raise ValueError for a dtype that maps do not have, or that the format of ``path`` cannot hold."""
+    allowed = DTYPES[:2] if is_nifti(path) else DTYPES
+    if dtype not in allowed:
+        where = f" in {format_of(path)}" if is_nifti(path) else ""
+        raise ValueError(f"dtype: must be one of {', '.join(allowed)}{where}; got {dtype!r}")
 
 
 def _conversion(path: Path) -> str | None:

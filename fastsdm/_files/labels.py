@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastsdm._files.errors import FileError
 from fastsdm._files.volume import VolumeFile
+from fastsdm._validate import ROUNDING
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-
-#: How far a float label may be from a whole number.
-SNAP = 1e-3
-_FEW_CLASSES = 32
 
 
 def read_labels(
@@ -61,14 +57,6 @@ def read_labels(
     return values, notes
 
 
-def count_labels(labels: Array, values: Sequence[int]) -> dict[int, int]:
-    """How many voxels have each of the values."""
-    if len(values) <= _FEW_CLASSES:  # a pass for each is faster than sorting all voxels
-        return {value: int(np.count_nonzero(labels == value)) for value in values}
-    found = dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
-    return {value: found.get(value, 0) for value in values}
-
-
 def place_negative(values: Array, ignore_index: int | None, *, inside: bool = False) -> tuple[Array, int]:
     """Put the negative labels of a mask outside of it, or inside; the ignored one stays.
 
@@ -106,12 +94,12 @@ def _whole(source: VolumeFile, values: Array, notes: list[str], *, mask: bool) -
     whole = np.rint(values)
     off = np.abs(values - whole)
     furthest = float(off.max())
-    if furthest <= SNAP:
+    if furthest <= ROUNDING:
         if furthest > 0:
             changed = np.count_nonzero(off)
             notes.append(f"{changed} voxels were rounded to whole labels, by {furthest:.1g} at most")
         return whole.astype(np.int32 if max(-low, high) < 2**31 - 1 else np.int64)
-    if mask and low >= -SNAP and high <= 1 + SNAP:
+    if mask and low >= -ROUNDING and high <= 1 + ROUNDING:
         notes.append("the values lie between 0 and 1 and are taken for probabilities: above 0.5 is inside")
         return values > 0.5
     wrong = float(values.flat[int(off.argmax())])

@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastsdm._files.errors import FileError
+from fastsdm._files.formats import is_store
 from fastsdm._files.zarr_package import zarr_package
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _UNITS = {"nanometer": "nm", "micrometer": "um", "millimeter": "mm", "meter": "m"}
-_METADATA = ("zarr.json", ".zarray", ".zgroup")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _group_above(path: Path) -> tuple[Any, str]:
     """The outermost group of the store with multiscales that name the array, and the array's name in it."""
     zarr = zarr_package()
     for above in path.parents:
-        if not any((above / name).is_file() for name in _METADATA):
+        if not is_store(above):
             break
         group = zarr.open(above, mode="r")
         name = path.relative_to(above).as_posix()

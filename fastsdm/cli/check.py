@@ -13,7 +13,8 @@ from rich.table import Table
 
 import fastsdm
 from fastsdm._backends import registry
-from fastsdm.cli.terminal import FAILED, USAGE, console, fail, one_line_errors, progress_bar, usable_device
+from fastsdm.cli.options import usable_device
+from fastsdm.cli.terminal import FAILED, USAGE, console, fail, one_line_errors, progress_bar
 
 if TYPE_CHECKING:
     from fastsdm import testing

@@ -19,7 +19,9 @@ from rich.table import Table
 from fastsdm import _files
 from fastsdm._arrays import tensor_from_numpy
 from fastsdm._sdm import equal_labels
-from fastsdm.cli.terminal import USAGE, console, fail, note, one_line_errors, progress_bar, usable_device
+from fastsdm._validate import class_values
+from fastsdm.cli.options import DeviceOption, classes_option, usable_device
+from fastsdm.cli.terminal import USAGE, console, fail, note, one_line_errors, progress_bar
 from fastsdm.metrics._functions import dice_of, evaluate
 from fastsdm.metrics._inputs import Settings
 from fastsdm.metrics._measures import AverageDistance, HausdorffDistance, Measure, SurfaceDice
@@ -96,7 +98,8 @@ def compare(
         Path, typer.Argument(metavar="REF", help="The reference, or a folder with the same names.")
     ],
     classes: Annotated[
-        str | None, typer.Option(help="Label values '1,3'; else all of the reference but 0.")
+        str | None,
+        typer.Option(help="A count K (labels 0 to K-1) or label values '1,3'; else all of REF but 0."),
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Of the surface Dice (NSD).")] = 1.0,
     subvoxels: Annotated[
@@ -107,7 +110,7 @@ def compare(
         list[Path] | None,
         typer.Option(help="Write .csv: every case and class; .json: the means, too. May be given twice."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to compute, for example cuda.")] = "cpu",
+    device: DeviceOption = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files written.")] = False,
 ) -> None:
     """Print Dice, HD95, ASSD and NSD of predicted segmentations against their references.
@@ -115,18 +118,13 @@ def compare(
     Folders are matched by file name. Voxel sizes are the reference's. A class that only one of the two
     volumes holds has infinite distances, Dice 0 and NSD 0; one that neither holds is left out of the means.
     """
-    comparison = Comparison(
-        labels=None if classes is None else _labels_option(classes),
-        tolerance=tolerance,
-        subvoxels=subvoxels,
-        ignore_index=ignore_index,
-        device=usable_device(device),
-    )
-    outputs = out or []
+    values, place, outputs = classes_option(classes), usable_device(device), out or []
     for path in outputs:
         if path.suffix not in _WRITERS:
             fail(f"--out: must end in {' or '.join(_WRITERS)}, got {path}", USAGE)
     with one_line_errors(ValueError, TypeError), progress_bar() as progress:
+        labels = None if values is None else class_values(values, torch.int64)
+        comparison = Comparison(labels, tolerance, subvoxels, ignore_index, place)
         cases = list(_cases(prediction, reference))
         for path in outputs:
             _files.check_output(path, [each for case in cases for each in case[1:]], force=force)
@@ -250,13 +248,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf"
     return value
-
-
-def _labels_option(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        fail(f"--classes: must be label values separated by commas, got {text!r}", USAGE)
 
 
 def _stem(path: Path) -> str:

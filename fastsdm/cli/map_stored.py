@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -14,18 +12,14 @@ import torch
 import typer
 from rich.progress import Progress
 
-import fastsdm
-from fastsdm import _files, _validate
-from fastsdm._settings import MapSettings
-from fastsdm.cli.map_report import Outcome
+from fastsdm import _files
+from fastsdm.cli.map_job import Job, Outcome
 from fastsdm.cli.terminal import USAGE, fail
 from fastsdm.integrations import _plan
 from fastsdm.integrations._stream import Labels, Part, Stream
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-#: Gives the labels of a file, and notes on what was changed.
-ReadWhole: TypeAlias = "Callable[[], tuple[Array, list[str]]]"
 ChunksOption: TypeAlias = Annotated[
     str | None, typer.Option(help="Shape of the chunks of a .zarr OUT: '128' or '64,128,128'.")
 ]
@@ -33,9 +27,6 @@ MemoryOption: TypeAlias = Annotated[
     str | None,
     typer.Option(help="What the process may hold for a .zarr OUT, as '4GiB'; else 3/4 of what is free."),
 ]
-#: Edge of a chunk by the number of axes.
-_CHUNK = {2: 1024, 3: 128}
-_AXES = ("z", "y", "x")
 
 
 @dataclass(frozen=True)
@@ -65,100 +56,62 @@ class StoredOptions:
         return cls(None if chunks is None else _sizes(chunks), _bytes(memory))
 
     def chunk(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the chunks.
+        """The shape of the chunks of a volume's map.
 
         Raises:
             ValueError: another number of sizes than the volume has axes.
         """
-        sizes = self.chunks or (_CHUNK[len(shape)],)
+        sizes = self.chunks or (_files.CHUNK[len(shape)],)
         if len(sizes) not in (1, len(shape)):
             given = ",".join(map(str, sizes))
             raise ValueError(f"chunks: must be one number, or {len(shape)} (one per axis); got {given}")
         return tuple(map(min, sizes * (len(shape) // len(sizes)), shape))
 
 
-def stored_map(
-    opened: _files.VolumeFile,
-    output: Path,
-    settings: MapSettings,
-    read_whole: ReadWhole,
-    *,
-    negative_inside: bool,
-    dtype: str,
-    backend: str,
-    options: StoredOptions,
-    progress: Progress,
-) -> Outcome:
-    """Make the map of a volume in a zarr store; ``output`` holds all of it or is not touched.
+def stored_map(job: Job, options: StoredOptions, progress: Progress) -> Outcome:
+    """Make the map of a volume in a zarr store; the output holds all of it or is not touched.
 
     Args:
-        opened: the labels.
-        output: the store.
-        settings: of the map.
-        read_whole: gives the labels of a file that cannot be read block by block, and notes on them.
-        negative_inside: whether negative labels are inside of a mask.
-        dtype: of the map.
-        backend: by name.
+        job: the map to make.
         options: chunks and memory.
         progress: where the progress is shown.
     """
-    _validate.convention(settings.convention)
-    _validate.empty_policy(settings.empty or "inf")
-    _validate.max_distance(settings.max_distance)
-    _validate.spacing_values(torch.tensor(settings.spacing, dtype=torch.float64, device="cpu"))
+    opened, settings, dtype = job.opened, job.settings, np.dtype(job.dtype)
+    chunk = options.chunk(opened.shape)
     _files.give_back_freed_memory()
     task = progress.add_task("reading", total=100)
-    negative = _Negative(settings.ignore_index, of_mask=settings.classes is None, inside=negative_inside)
-    changes: list[str] = []
-    if opened.blocks is None:
-        values, changes = read_whole()
-        labels = Labels(values.__getitem__, opened.shape, values.dtype)
-    else:
-        labels = _stored_labels(opened, negative)
-    chunk = options.chunk(opened.shape)
+    labels, changes = _stored_labels(job) if opened.blocks is not None else _labels_in_memory(job)
     stream = Stream(
         labels,
         settings,
-        backend=backend,
+        backend=job.backend,
         chunk=chunk,
-        dtype=np.dtype(dtype),
+        dtype=dtype,
         memory=options.memory,
         workers=torch.get_num_threads(),
         on_progress=lambda what, share: progress.update(task, completed=int(100 * share), description=what),
     )
     census = stream.census()
-    negative.is_counting = False
     if settings.empty == "raise":
         census.refuse_missing()
-    with _files.whole_directory(output) as directory:
-        out = _new_array(directory, settings, opened, chunk, dtype)
-        extent = stream.write(out, census, directory / "between-passes")
-    if negative.count:
+    if census.negative:
         changes.append(
-            f"{negative.count} voxels hold negative labels and are outside; --negative-inside counts them in"
+            f"{census.negative} voxels hold negative labels and are outside; --negative-inside counts them in"
         )
-    return Outcome(census, extent, dtype, f"computed by {stream.backend} on cpu, {_blocks(stream)}", changes)
+    with _files.whole_directory(job.output) as directory:
+        out = _files.new_zarr_map(directory, opened, settings, dtype, chunk)
+        extent = stream.write(out, census, directory / "between-passes")
+    how = f"computed by {stream.backend} on cpu, {_blocks(stream)}"
+    return Outcome(census, extent, job.dtype, how, changes)
 
 
-class _Negative:
-    """Puts the negative labels of a mask outside or inside, and counts the former while each is read once."""
-
-    def __init__(self, ignore_index: int | None, *, of_mask: bool, inside: bool) -> None:
-        self._ignore_index, self._of_mask, self._inside = ignore_index, of_mask, inside
-        self._lock = Lock()
-        self.is_counting, self.count = True, 0
-
-    def cleaned(self, values: Array) -> Array:
-        if not self._of_mask:
-            return values
-        cleaned, count = _files.place_negative(values, self._ignore_index, inside=self._inside)
-        if self.is_counting and not self._inside:
-            with self._lock:
-                self.count += count
-        return cleaned
+def _labels_in_memory(job: Job) -> tuple[Labels, list[str]]:
+    values, changes = job.read_whole()
+    return Labels(values.__getitem__, values.shape, values.dtype), changes
 
 
-def _stored_labels(opened: _files.VolumeFile, negative: _Negative) -> Labels:
+def _stored_labels(job: Job) -> tuple[Labels, list[str]]:
+    opened, ignored = job.opened, job.settings.ignore_index
     if opened.dtype.kind not in "biu":
         raise _files.FileError(
             f"{opened.path}: must hold booleans or integers to be read block by block, got {opened.dtype}; "
@@ -167,33 +120,13 @@ def _stored_labels(opened: _files.VolumeFile, negative: _Negative) -> Labels:
     assert opened.blocks is not None
 
     def read(part: Part) -> Array:
-        return negative.cleaned(opened.block(part))
+        values = opened.block(part)
+        if job.settings.classes is None and job.negative_inside:
+            values, _ = _files.place_negative(values, ignored, inside=True)
+        return values
 
     chunk = math.prod(opened.blocks.chunks) * opened.dtype.itemsize
-    return Labels(read, opened.shape, opened.dtype, chunk)
-
-
-def _new_array(
-    directory: Path, settings: MapSettings, opened: _files.VolumeFile, chunk: tuple[int, ...], dtype: str
-) -> Any:
-    count = () if settings.classes is None else (len(settings.classes),)
-    attributes = {
-        "description": f"fastsdm {settings.convention} signed distance",
-        "version": fastsdm.__version__,
-        "spacing": list(opened.spacing),
-        "unit": opened.unit,
-        "classes": settings.classes,
-        "max_distance": settings.max_distance,
-        "ignore_index": settings.ignore_index,
-    }
-    return _files.zarr_package().create_array(
-        store=directory,
-        shape=(*count, *opened.shape),
-        chunks=(*(1 for _ in count), *chunk),
-        dtype=dtype,
-        dimension_names=(*("c" for _ in count), *_AXES[-len(opened.shape) :]),
-        attributes={name: value for name, value in attributes.items() if value is not None},
-    )
+    return Labels(read, opened.shape, opened.dtype, chunk), []
 
 
 def _blocks(stream: Stream) -> str:

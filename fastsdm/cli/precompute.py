@@ -5,44 +5,43 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, cast
 
 import typer
 from rich.markup import escape
 from rich.progress import TaskID
 
 from fastsdm._types import Convention, EmptyPolicy
-from fastsdm.cli.terminal import (
-    FAILED,
+from fastsdm.cli.options import (
+    ClassesOption,
+    ConventionOption,
+    DtypeOption,
+    IgnoreOption,
+    LimitOption,
     SpacingOption,
     classes_option,
-    console,
-    error_console,
-    numbers_option,
-    one_line_errors,
-    progress_bar,
+    spacing_option,
 )
+from fastsdm.cli.terminal import FAILED, console, error_console, one_line_errors, progress_bar
 from fastsdm.data._precompute import Job, Outcome
 from fastsdm.data._precompute import precompute as run
 
 
 def precompute(
     labels: Annotated[
-        list[str], typer.Argument(metavar="LABELS...", help="Label files, folders of them, or patterns.")
+        list[str],
+        typer.Argument(metavar="LABELS...", help="Label files, .zarr stores, folders, or patterns."),
     ],
     out: Annotated[Path, typer.Option(help="Directory of the maps and their manifest; made if need be.")],
-    classes: Annotated[
-        str | None,
-        typer.Option(help="A count K (labels 0 to K-1) or label values '1,3'; else above 0 is inside."),
-    ] = None,
+    classes: ClassesOption = None,
     spacing: SpacingOption = None,
-    convention: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(Convention))}.")] = "kervadec",
+    convention: ConventionOption = "kervadec",
     empty: Annotated[
         str, typer.Option(help="Value of absent or all-filling classes: inf, zero, max.")
     ] = "inf",
-    max_distance: Annotated[float | None, typer.Option(help="Clamp the maps to this distance.")] = None,
-    ignore_index: Annotated[int | None, typer.Option(help="Label of voxels to ignore.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float16 or float64.")] = "float32",
+    max_distance: LimitOption = None,
+    ignore_index: IgnoreOption = None,
+    dtype: DtypeOption = "float32",
     suffix: Annotated[str, typer.Option("--format", help="npy, zarr, npz, nii or nii.gz.")] = "npy",
     workers: Annotated[int, typer.Option(min=1, help="Files worked on at once.")] = 2,
     scheduler: Annotated[
@@ -51,11 +50,10 @@ def precompute(
 ) -> None:
     """Compute and store the signed distance maps of label files.
 
-    Safe to interrupt and to run again: what is done is known by the hash of its label file. A file that
+    Safe to interrupt and to run again: what is done is known by the hash of its labels. A file that
     cannot be used is reported, the others go on, and the exit code is 1 at the end.
     """
-    values = None if classes is None else classes_option(classes)
-    steps = None if spacing is None else numbers_option("--spacing", spacing)
+    values, steps = classes_option(classes), spacing_option(spacing)
     begun = time.perf_counter()
     voxels = 0
     with one_line_errors(TypeError, ValueError, OSError, ModuleNotFoundError), progress_bar() as progress:

@@ -1,4 +1,4 @@
-"""What every command prints with: consoles, one-line errors, progress bars; and options they share."""
+"""What every command prints with: consoles, one-line errors, progress bars."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeAlias
+from typing import NoReturn
 
-import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -33,17 +32,6 @@ _LIBRARY_ARGUMENTS = (
     "memory",
     "spacing",
 )
-
-SpacingOption: TypeAlias = Annotated[
-    str | None, typer.Option(help="Voxel size that counts instead of the file's: '1.5' or '3,1,1'.")
-]
-NanOption: TypeAlias = Annotated[
-    int | None, typer.Option(help="Label for voxels that hold NaN, for example 0; else NaN is an error.")
-]
-NegativeOption: TypeAlias = Annotated[
-    bool,
-    typer.Option("--negative-inside", help="Negative labels are inside of a mask; else they are outside."),
-]
 
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
@@ -81,28 +69,6 @@ def one_line_errors(*expected: type[Exception]) -> Iterator[None]:
         fail(f"out of memory ({error})" if str(error) else "out of memory")
 
 
-def numbers_option(name: str, text: str) -> tuple[float, ...]:
-    """The numbers that a comma-separated option holds."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        fail(f"{name}: must be one number, or one per axis separated by commas; got {text!r}", USAGE)
-
-
-def classes_option(text: str) -> int | list[int]:
-    """Read ``--classes``: a count, or label values."""
-    try:
-        values = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        values = []
-    if not values:
-        fail(
-            f"--classes: must be a count, or label values separated by commas ('1,' for one); got {text!r}",
-            USAGE,
-        )
-    return values if "," in text else values[0]
-
-
 def progress_bar() -> Progress:
     """A bar with a description, a count and the elapsed time; it disappears when the work is done."""
     return Progress(
@@ -114,18 +80,6 @@ def progress_bar() -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
-
-
-def usable_device(name: str) -> torch.device:
-    """The device of that name; an unknown or absent one is an error."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # how torch refuses depends on how it was built
-        fail(f"--device: {name} cannot be used here ({str(error).splitlines()[0]})", USAGE)
-    if device.type == "meta":
-        fail("--device: meta cannot be used here (tensors on it hold no values)", USAGE)
-    return device
 
 
 def _option_named(message: str) -> str | None:

@@ -12,18 +12,8 @@ from rich.markup import escape
 import fastsdm
 from fastsdm import _files
 from fastsdm._arrays import tensor_from_numpy
-from fastsdm.cli.terminal import (
-    USAGE,
-    NanOption,
-    NegativeOption,
-    SpacingOption,
-    console,
-    fail,
-    note,
-    numbers_option,
-    one_line_errors,
-    progress_bar,
-)
+from fastsdm.cli.options import BackendOption, NanOption, NegativeOption, SpacingOption, spacing_option
+from fastsdm.cli.terminal import USAGE, console, fail, note, one_line_errors, progress_bar
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -47,7 +37,7 @@ def view(
     spacing: SpacingOption = None,
     nan_as: NanOption = None,
     negative_inside: NegativeOption = False,
-    backend: Annotated[str, typer.Option(help="Name of a backend; it works or fails.")] = "auto",
+    backend: BackendOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the figure; never IN.")] = False,
 ) -> None:
     """Draw three orthogonal slices through an object, with its boundary and distance contours.
@@ -59,7 +49,7 @@ def view(
         fail(f"{output}: the name must end in one of {', '.join(_FORMATS)}", USAGE)
     if limit is not None and not 0 < limit < float("inf"):
         fail(f"--limit: must be positive and finite, got {limit:g}", USAGE)
-    steps = None if spacing is None else numbers_option("--spacing", spacing)
+    steps = spacing_option(spacing)
     from fastsdm.cli import slices  # noqa: PLC0415  # matplotlib takes as long to import as all the rest
 
     what = "above 0" if label is None else f"label {label}"

@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
-from fastsdm._files import FileError
-from fastsdm._settings import MapSettings, Rows
+from fastsdm._files import FileError, size_of
+from fastsdm._settings import MapSettings, same
 
 try:
     import fcntl
@@ -42,10 +42,8 @@ class StoredSettings:
     def difference(self, other: StoredSettings) -> str | None:
         """Name the first setting that differs and both values, or None."""
         mine, theirs = self.line(), other.line()
-        return next(
-            (f"{name}: {mine[name]!r}, not {theirs[name]!r}" for name in mine if mine[name] != theirs[name]),
-            None,
-        )
+        differing = (name for name in mine if not same(mine[name], theirs[name]))
+        return next((f"{name}: {mine[name]!r}, not {theirs[name]!r}" for name in differing), None)
 
     def line(self) -> dict[str, Any]:
         """The settings as the manifest's first line holds them."""
@@ -71,8 +69,8 @@ class MapRecord:
     Attributes:
         map: its file, relative to the manifest.
         source: the label file it was made from, as it was named.
-        sha256: of the label file.
-        size: of the map's file, in bytes.
+        sha256: of the label file or store.
+        size: of the map's file or store, in bytes.
         shape: of the map.
         spacing: voxel size along each spatial axis.
     """
@@ -83,6 +81,13 @@ class MapRecord:
     size: int
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
+
+    def is_whole(self, directory: Path) -> bool:
+        """Whether the map is there with the size that it was written with."""
+        try:
+            return size_of(directory / self.map) == self.size
+        except OSError:
+            return False
 
 
 class Manifest:
@@ -119,12 +124,14 @@ class Manifest:
 
     @classmethod
     @contextmanager
-    def opened(cls, directory: Path, settings: StoredSettings, version: str) -> Iterator[Manifest]:
+    def opened(cls, directory: Path, settings: StoredSettings) -> Iterator[Manifest]:
         """Go on with the manifest of a directory, or begin one; no other run may, until the block ends.
 
         Raises:
             FileError: the manifest there has other settings or is in use, or cannot be read or written.
         """
+        from fastsdm import __version__  # noqa: PLC0415  # the package is imported by now
+
         path = directory / MANIFEST
         try:
             with path.open("a+b") as file:
@@ -134,7 +141,7 @@ class Manifest:
                 # What a killed run was writing has no end of line.
                 file.truncate(whole.rfind(b"\n") + 1)
                 if b"\n" not in whole:
-                    _append(file, {"fastsdm-maps": _FORMAT, "version": version, **settings.line()})
+                    _append(file, {"fastsdm-maps": _FORMAT, "version": __version__, **settings.line()})
                 found = cls.read(directory)
                 if difference := found.settings.difference(settings):
                     raise FileError(
@@ -153,8 +160,7 @@ class Manifest:
 
     def settings_of(self, record: MapRecord) -> MapSettings:
         """How that map was made, with the voxel size of its file."""
-        rows: Rows = (record.spacing,)
-        return replace(self.settings.maps, spacing=rows)
+        return self.settings.maps.with_spacing(record.spacing)
 
 
 def _lock(path: Path, file: IO[bytes]) -> None:

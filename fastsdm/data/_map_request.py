@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypedDict
+from dataclasses import replace
+from typing import Any, Protocol, TypedDict, cast
 
-import torch
-
-from fastsdm import _validate
-from fastsdm._settings import MapSettings
+from fastsdm._settings import MapOptions, MapSettings
 from fastsdm._types import Convention, EmptyPolicy
 
 
@@ -56,17 +54,6 @@ def requested_maps(
         for name, value in given.items():
             raise ValueError(f"{name}: must not be given beside loss, which brings its own; got {value!r}")
         given, empty = {name: getattr(loss, name) for name in _DEFAULTS}, loss.empty
-    held = {**_DEFAULTS, **given}
-    _validate.max_distance(held["max_distance"])
-    _validate.convention(held["convention"])
-    if held["ignore_index"] is not None:
-        held["ignore_index"] = _validate.integer("ignore_index", held["ignore_index"])
-    settings = MapSettings(
-        classes=None if classes is None else tuple(_validate.class_values(classes, torch.int64)),
-        spacing=None,
-        convention=held["convention"],
-        empty=empty,
-        max_distance=None if held["max_distance"] is None else float(held["max_distance"]),
-        ignore_index=held["ignore_index"],
-    )
-    return settings, held["backend"]
+    held = {**_DEFAULTS, **given, "classes": classes}
+    backend = held.pop("backend")
+    return replace(MapSettings.checked(cast("MapOptions", held)), spacing=None, empty=empty), backend

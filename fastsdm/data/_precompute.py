@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -15,18 +15,13 @@ import torch
 
 from fastsdm import _files, _validate
 from fastsdm._arrays import tensor_from_numpy
-from fastsdm._files.formats import FORMATS
 from fastsdm._sdm import signed_distance
 from fastsdm._settings import MapOptions, MapSettings, check_options
 from fastsdm._types import Convention, EmptyPolicy
-from fastsdm.data._manifest import Manifest, MapRecord, StoredSettings
+from fastsdm.data._manifest import MANIFEST, Manifest, MapRecord, StoredSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-_DTYPES = ("float32", "float16", "float64")
-_SUFFIXES = (*FORMATS, _files.ZARR)
-_CHUNK = 1 << 20
 
 
 class StoredOptions(TypedDict, total=False):
@@ -41,10 +36,10 @@ class StoredOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Job:
-    """A label file to work on.
+    """A label file or zarr store to work on.
 
     Attributes:
-        source: the file.
+        source: the file or store.
         name: of its map, relative to the output directory.
         known: what the manifest says of that map, or None.
     """
@@ -101,17 +96,19 @@ def precompute(
 ) -> Report:
     """Compute the signed distance maps of label files and store them in a directory.
 
-    A file with a finished map is recognized by its hash and skipped. A map gets its name when it is complete,
-    so a run may be killed at any moment, and the next one continues. A file that cannot be used is reported,
-    and the other files are still processed. :class:`fastsdm.data.StoredMaps` reads the directory.
+    Labels with a finished map are recognized by the hash of their content and skipped. A map gets its name
+    when it is complete, so a run may be killed at any moment, and the next one continues. A file that cannot
+    be used is reported, and the other files are still processed. :class:`fastsdm.data.StoredMaps` reads the
+    directory.
 
     Args:
-        labels: files, folders (searched for volumes, with their subfolders) and glob patterns.
+        labels: files, ``.zarr`` stores or arrays in them, folders (searched for both, with their subfolders)
+            and glob patterns.
         out: directory of the maps, made if need be, with the manifest ``fastsdm-maps.jsonl``.
         classes: None for masks, K for the labels 0 to K-1, or the label values themselves.
         dtype: of the maps: ``"float32"``, ``"float16"`` or ``"float64"``.
         suffix: format of the maps. Single patches can be read from ``".npy"`` (class first, can be
-            memory-mapped), ``".zarr"`` (class first, chunks of 64 voxels along each spatial axis) and
+            memory-mapped), ``".zarr"`` (class first, chunks of 64^3 or 512^2 voxels of one class) and
             ``".nii"``; ``".nii.gz"`` and ``".npz"`` are smaller. NIfTI has the class axis last, and is
             float32 or float64.
         workers: files worked on at once; the processor's threads are shared between them.
@@ -134,9 +131,9 @@ def precompute(
     if workers < 1:
         raise ValueError(f"workers: must be at least 1, got {workers!r}")
     directory = Path(out)
-    jobs = _jobs([labels] if isinstance(labels, (str, Path)) else labels, suffix)
+    jobs = _jobs([labels] if isinstance(labels, (str, Path)) else labels, directory, suffix)
     _prepare(directory, jobs)
-    with Manifest.opened(directory, settings, _version()) as manifest:
+    with Manifest.opened(directory, settings) as manifest:
         jobs = [replace(job, known=manifest.records.get(job.name)) for job in jobs]
         if on_start is not None:
             on_start(jobs)
@@ -157,79 +154,49 @@ def precompute(
 
 def make_map(job: Job, *, directory: Path, settings: StoredSettings) -> Outcome:
     """Make the map of one file, unless it is there."""
-    how = settings.maps
+    given, known = settings.maps, job.known
     try:
-        digest = sha256_of(job.source)
-        known = job.known
-        if known is not None and known.sha256 == digest and is_whole(directory, known):
+        digest = _files.sha256_of(job.source)
+        if known is not None and known.sha256 == digest and known.is_whole(directory):
             return Outcome(job)
-        opened = _files.open_volume(job.source, None if how.spacing is None else how.spacing[0])
+        opened = _files.open_volume(job.source, None if given.spacing is None else given.spacing[0])
+        how = given.with_spacing(opened.spacing)
         values, _ = _files.read_labels(opened, mask=how.classes is None, ignore_index=how.ignore_index)
-        maps = signed_distance(
-            tensor_from_numpy(values, "labels"),
-            classes=how.classes,
-            spatial_dims=values.ndim,
-            spacing=opened.spacing,
-            convention=how.convention,  # type: ignore[arg-type]  # checked when the run began
-            empty=cast("EmptyPolicy", how.empty),
-            max_distance=how.max_distance,
-            ignore_index=how.ignore_index,
-            dtype=settings.dtype,
-        )
+        options: MapOptions = {**how.options(), "spatial_dims": values.ndim, "dtype": settings.dtype}
+        maps = signed_distance(tensor_from_numpy(values, "labels"), **options)
         target = directory / job.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        description = f"fastsdm {how.convention} signed distance"
-        if settings.suffix == _files.ZARR:
-            _files.write_zarr(target, maps.numpy(), opened.spacing, description)
-        else:
-            _files.write_map(target, maps.numpy(), opened, description)
-        size = _files.tree_size(target)
+        _files.write_map(target, maps.numpy(), opened, how)
+        size = _files.size_of(target)
     except (OSError, ValueError, TypeError, MemoryError) as error:
         return Outcome(job, error=" ".join(str(error).split()) or type(error).__name__)
     record = MapRecord(job.name, str(job.source), digest, size, tuple(maps.shape), tuple(opened.spacing))
     return Outcome(job, record, voxels=values.size)
 
 
-def is_whole(directory: Path, record: MapRecord) -> bool:
-    """Whether the map of a record is there with the size that it was written with."""
-    try:
-        return _files.tree_size(directory / record.map) == record.size
-    except OSError:
-        return False
-
-
 def _checked_settings(
     classes: int | Sequence[int] | None, options: StoredOptions, dtype: str, suffix: str
 ) -> StoredSettings:
-    spacing, ignore_index = options.get("spacing"), options.get("ignore_index")
+    spacing = options.get("spacing")
     held = cast("MapOptions", {**options, "classes": classes, "spacing": 1.0 if spacing is None else spacing})
-    if ignore_index is not None:
-        held["ignore_index"] = _validate.integer("ignore_index", ignore_index)
-    _validate.convention(held.get("convention", "kervadec"))
+    maps = MapSettings.checked(held)
     _validate.choice("empty", held.get("empty", "inf"), ("inf", "zero", "max"))
-    _validate.max_distance(held.get("max_distance"))
-    maps = MapSettings.of(held)
     assert maps.spacing is not None
     if len(maps.spacing) > 1:
         raise ValueError(f"spacing: must be one number, or one per spatial axis; got {spacing!r}")
-    _validate.spacing_values(torch.tensor(maps.spacing, dtype=torch.float64, device="cpu"))
-    _validate.choice("dtype", dtype, _DTYPES)
-    _validate.choice("suffix", suffix, _SUFFIXES)
-    if dtype == "float16" and _files.is_nifti(Path(f"map{suffix}")):
-        raise ValueError(
-            f"dtype: must be float32 or float64 for {suffix}, which cannot hold float16; got {dtype!r}"
-        )
+    _validate.choice("suffix", suffix, (*_files.FORMATS, _files.ZARR))
+    _files.check_dtype(Path(f"map{suffix}"), dtype)
     if suffix == _files.ZARR:
         _files.zarr_package()
     return StoredSettings(maps if spacing is not None else replace(maps, spacing=None), dtype, suffix)
 
 
-def _jobs(labels: Sequence[str | Path], suffix: str) -> list[Job]:
+def _jobs(labels: Sequence[str | Path], directory: Path, suffix: str) -> list[Job]:
     jobs: dict[str, Job] = {}
-    for path, relative in _found(labels):
-        known = _files.format_of(path) or ""
-        stem = str(relative)[: -len(known)] if known else str(relative)
-        job = Job(path, stem + suffix)
+    for path, name in _found(labels):
+        if _is_map(path, directory, suffix):
+            continue
+        job = Job(path, name + suffix)
         other = jobs.setdefault(job.name, job)
         if other.source.resolve() != path.resolve():
             raise ValueError(f"labels: {other.source} and {path} would both be stored as {job.name}")
@@ -240,27 +207,64 @@ def _jobs(labels: Sequence[str | Path], suffix: str) -> list[Job]:
     return list(jobs.values())
 
 
-def _found(labels: Iterable[str | Path]) -> Iterator[tuple[Path, Path]]:
-    """Every file, and its path relative to the folder that was named."""
+def _found(labels: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
+    """Every volume, and its name without the suffix, relative to the folder that was named."""
     for item in labels:
         path = Path(item)
-        if path.is_dir():
-            for inner in sorted(path.rglob("*")):
-                if inner.is_file() and _files.format_of(inner) and not inner.name.startswith("."):
-                    yield inner, inner.relative_to(path)
+        if path.is_dir() and not _files.is_zarr(path):
+            for inner in _volumes_in(path):
+                yield inner, _stem(inner.relative_to(path))
         elif not path.exists() and glob.has_magic(str(item)):
-            for match in sorted(glob.glob(str(item), recursive=True)):
-                yield Path(match), Path(Path(match).name)
+            matches = [Path(match) for match in sorted(glob.glob(str(item), recursive=True))]
+            stores = {match for match in matches if match.is_dir() and match.suffix.lower() == _files.ZARR}
+            for match in matches:
+                if stores.isdisjoint(match.parents):  # "**" matches the files of a store, too
+                    yield match, _stem(_named(match))
         else:  # one that is absent is reported when its turn comes
-            yield path, Path(path.name)
+            yield path, _stem(_named(path))
+
+
+def _volumes_in(folder: Path) -> Iterator[Path]:
+    """Files and zarr stores in a folder and its subfolders, hidden ones left out."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        stores = [name for name in folders if name.lower().endswith(_files.ZARR)]
+        folders[:] = sorted(set(folders).difference(stores))
+        for name in sorted([*files, *stores]):
+            if not name.startswith(".") and _files.format_of(Path(name)):
+                yield Path(parent, name)
+
+
+def _named(path: Path) -> Path:
+    """The name of a file or store; of an array inside of a store, its path from there."""
+    in_store = [number for number, part in enumerate(path.parts) if part.lower().endswith(_files.ZARR)]
+    return Path(*path.parts[in_store[0] :]) if in_store else Path(path.name)
+
+
+def _stem(relative: Path) -> str:
+    """The path without the suffixes of files and stores."""
+    *above, last = relative.parts
+    known = _files.format_of(Path(last)) or ""
+    stores = [part[: -len(_files.ZARR)] if part.lower().endswith(_files.ZARR) else part for part in above]
+    return "/".join([*stores, last[: len(last) - len(known)]])
+
+
+def _is_map(path: Path, directory: Path, suffix: str) -> bool:
+    """Whether it is one of the maps that an earlier run stored, and no label file."""
+    is_inside = directory.resolve() in path.resolve().parents
+    return is_inside and _files.format_of(path) == suffix and (directory / MANIFEST).is_file()
 
 
 def _prepare(directory: Path, jobs: Sequence[Job]) -> None:
+    if _files.is_zarr(directory.resolve()):
+        raise ValueError(f"out: must be a folder outside of any zarr store, got {directory}")
     directory.mkdir(parents=True, exist_ok=True)
     for place in {(directory / job.name).parent for job in jobs}:
         if place.is_dir():
             _files.remove_leftovers(place)
-            _files.remove_leftover_directories(place)
     for job in jobs:
         target = directory / job.name
         if target.exists() and job.source.exists() and target.samefile(job.source):
@@ -285,9 +289,7 @@ def _outcomes(
         try:
             for job in rest:
                 waiting.add(pool.submit(run, job))
-                if (
-                    len(waiting) > workers
-                ):  # few at once: the records of all that is done are read by the next
+                if len(waiting) > workers:  # few at once: a killed run loses the records of what waits
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
             while waiting:
@@ -296,25 +298,3 @@ def _outcomes(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _version() -> str:
-    from fastsdm import __version__  # noqa: PLC0415  # the package itself, once it is imported
-
-    return __version__
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, as the manifest holds it.
-
-    Raises:
-        FileError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise _files.FileError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return digest.hexdigest()

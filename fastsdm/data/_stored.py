@@ -13,7 +13,6 @@ import torch
 from fastsdm import _files
 from fastsdm._settings import MapSettings
 from fastsdm.data._manifest import Manifest, MapRecord
-from fastsdm.data._precompute import is_whole, sha256_of
 
 
 class StoredMap:
@@ -145,23 +144,23 @@ class StoredMaps(Mapping[str, StoredMap]):
         record = records.get(name) or records.get(f"{name}{self._manifest.settings.suffix}")
         if record is None:
             raise KeyError(f"{self.directory}: holds no map {name!r}; it has {_listed(list(records))}")
-        if not is_whole(self.directory, record):
+        if not record.is_whole(self.directory):
             raise _files.FileError(
                 f"{self.directory / record.map}: is absent or not as it was written; run precompute again"
             )
         return StoredMap(self.directory / record.map, record, self._manifest.settings_of(record))
 
     def of(self, labels: str | Path) -> StoredMap:
-        """Return the map of a label file, found by the file's SHA-256.
+        """Return the map of a label file or zarr store, found by the SHA-256 of its content.
 
         Args:
-            labels: path of the file, which may have moved since.
+            labels: its path, which may have changed since.
 
         Raises:
             ValueError: no map was made of the file's present content, or the map's file is missing.
         """
         path = Path(labels)
-        digest = sha256_of(path)
+        digest = _files.sha256_of(path)
         name = self._by_hash.get(digest)
         if name is None:
             raise _files.FileError(f"{path}: {self._why_not(path, digest)}; run precompute again")

@@ -21,7 +21,7 @@ import torch
 from fastsdm import _conventions, _files
 from fastsdm._backends import registry
 from fastsdm._settings import MapSettings
-from fastsdm.data import patch_halo, signed_distance_patch
+from fastsdm.data._patch_map import patch_halo, signed_distance_patch
 from fastsdm.integrations import _plan
 from fastsdm.integrations._passes import ClassPasses
 from fastsdm.integrations._summary import Census, Extent

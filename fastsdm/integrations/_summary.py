@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastsdm import _files
-
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+_FEW_CLASSES = 32
 
 
 @dataclass
@@ -21,22 +21,29 @@ class Census:
     Attributes:
         voxels: how many are not ignored.
         inside: how many of them each class has; under None for a mask.
+        negative: how many of them hold negative labels, which are outside of a mask; 0 with classes.
     """
 
     voxels: int
     inside: dict[int | None, int]
+    negative: int = 0
 
     @classmethod
     def of(cls, labels: Array, classes: Sequence[int] | None) -> Census:
         """Count the voxels of each class among labels that are not ignored."""
         if classes is None:
-            return cls(labels.size, {None: int(np.count_nonzero(labels))})
-        counts = _files.count_labels(labels, classes)
-        return cls(labels.size, {value: counts[value] for value in classes})
+            has_sign = labels.dtype.kind == "i" and labels.min(initial=0) < 0
+            negative = int(np.count_nonzero(labels < 0)) if has_sign else 0
+            return cls(labels.size, {None: int(np.count_nonzero(labels)) - negative}, negative)
+        if len(classes) <= _FEW_CLASSES:  # a pass for each is faster than sorting all voxels
+            return cls(labels.size, {value: int(np.count_nonzero(labels == value)) for value in classes})
+        found = dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
+        return cls(labels.size, {value: found.get(value, 0) for value in classes})
 
     def include(self, other: Census) -> None:
         """Add what another part of the same labels holds."""
         self.voxels += other.voxels
+        self.negative += other.negative
         for value, count in other.inside.items():
             self.inside[value] += count
 

@@ -11,18 +11,16 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
-import torch
 from dask.graph_manipulation import clone
 
-from fastsdm import _conventions, _validate
-from fastsdm._settings import spacing_rows
+from fastsdm import _conventions, _files, _validate
+from fastsdm._settings import MapSettings
 from fastsdm._types import Convention
-from fastsdm.data import patch_halo, signed_distance_patch
+from fastsdm.data._patch_map import patch_halo, signed_distance_patch
 from fastsdm.integrations._passes import ClassPasses, cut
 
 __all__ = ["signed_distance"]
 
-_DTYPES = ("float32", "float16", "float64")
 #: Blocks of the exact map hold about so many voxels, or as many as a chunk of the labels.
 _BLOCK = 1 << 22
 #: An intermediate step of a rechunk would copy all squares once more.
@@ -69,31 +67,35 @@ def signed_distance(
         TypeError, ValueError: an argument that cannot be used; the message names argument, rule and value.
     """
     _check_labels(labels)
-    values = None if classes is None else _validate.class_values(classes, torch.int64)
-    row = _row(spacing, labels.ndim)
-    _validate.convention(convention)
-    _validate.max_distance(max_distance)
-    _validate.choice("dtype", dtype, _DTYPES)
-    if ignore_index is not None:
-        ignore_index = _validate.integer("ignore_index", ignore_index)
+    settings = MapSettings.checked(
+        {
+            "classes": classes,
+            "spacing": spacing,
+            "convention": convention,
+            "max_distance": max_distance,
+            "ignore_index": ignore_index,
+        }
+    )
+    row = _row(settings, spacing, labels.ndim)
+    _validate.choice("dtype", dtype, _files.DTYPES)
     made = []
-    each: list[int | None] = [None] if values is None else [*values]
-    for value in each:
-        if max_distance is None:
+    values: Sequence[int | None] = settings.classes or [None]
+    for value in values:
+        if settings.max_distance is None:
             finish = _conventions.finish(convention, "inf", (row,), labels.shape, None)
-            passes = ClassPasses(labels.shape, row, value, ignore_index, finish)
-            made.append(_exact(_own(labels, value) if len(each) > 1 else labels, passes, dtype))
+            passes = ClassPasses(labels.shape, row, value, settings.ignore_index, finish)
+            made.append(_exact(_own(labels, value) if len(values) > 1 else labels, passes, dtype))
         else:
             options = {
                 "classes": None if value is None else [value],
                 "spacing": row,
                 "convention": convention,
-                "max_distance": float(max_distance),
-                "ignore_index": ignore_index,
+                "max_distance": settings.max_distance,
+                "ignore_index": settings.ignore_index,
                 "dtype": dtype,
             }
             made.append(_limited(labels, options))
-    return made[0] if values is None else da.stack(made)
+    return made[0] if classes is None else da.stack(made)
 
 
 def _limited(labels: da.Array, options: dict[str, Any]) -> da.Array:
@@ -154,13 +156,11 @@ def _exact(labels: da.Array, passes: ClassPasses, dtype: str) -> da.Array:
     return maps.rechunk(labels.chunks)
 
 
-def _row(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
-    rows = spacing_rows(spacing)
+def _row(settings: MapSettings, spacing: object, ndim: int) -> tuple[float, ...]:
+    rows = settings.spacing or ()
     if len(rows) != 1 or len(rows[0]) not in (1, ndim):
         raise ValueError(f"spacing: must be a number or {ndim} numbers, got {spacing!r}")
-    row = rows[0] * (ndim // len(rows[0]))
-    _validate.spacing_values(torch.tensor([row], dtype=torch.float64, device="cpu"))
-    return row
+    return rows[0] * (ndim // len(rows[0]))
 
 
 def _check_labels(labels: object) -> None:

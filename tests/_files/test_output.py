@@ -16,6 +16,7 @@ import pytest
 import fastsdm
 from fastsdm import _files
 from fastsdm._files.output import PARTIAL
+from fastsdm._settings import MapSettings
 
 # Without the package's own __init__, which imports torch.
 WRITER = f"""
@@ -185,9 +186,8 @@ def test_write_map_mends_the_voxel_size_that_disagrees(tmp_path: Path) -> None:
     image.header["pixdim"][1:4] = 1
     image.to_filename(tmp_path / "a.nii")
     header = nibabel.load(tmp_path / "a.nii").header
-    _files.write_map(
-        tmp_path / "b.nii", np.zeros((3, 4, 5, 6), np.float32), _files.open_volume(tmp_path / "a.nii"), "x"
-    )
+    maps, opened = np.zeros((3, 4, 5, 6), np.float32), _files.open_volume(tmp_path / "a.nii")
+    _files.write_map(tmp_path / "b.nii", maps, opened, MapSettings.of({"classes": 3}))
     written = nibabel.load(tmp_path / "b.nii")
     assert header.get_zooms() != written.header.get_zooms()[:3]
     np.testing.assert_array_equal(written.header.get_zooms()[:3], (2, 2, 2))

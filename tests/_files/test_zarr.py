@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from fastsdm import _files
-from fastsdm._files import directory
-from fastsdm._files.output import PARTIAL
+from fastsdm._files.output import _REPLACED, PARTIAL
 
 zarr = pytest.importorskip("zarr")
 
@@ -170,19 +169,21 @@ def store(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_run_killed_between_two_renames_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("new_is_left", [True, False])
+def test_a_run_killed_between_two_renames_loses_nothing(tmp_path: Path, new_is_left: bool) -> None:
     out = tmp_path / "out.zarr"
-    store(tmp_path / f"{directory._REPLACED}out.zarr", "old")
-    store(tmp_path / f"{PARTIAL}out.zarr", "new")
-    _files.check_output_directory(out, tmp_path / "in.zarr", force=True)
+    store(tmp_path / f"{_REPLACED}out.zarr", "old")
+    if new_is_left:
+        store(tmp_path / f"{PARTIAL}out.zarr", "new")
+    _files.check_output(out, [tmp_path / "in.zarr"], force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
     assert (out / "zarr.json").read_text() == "old"
 
 
 def test_what_was_replaced_goes_once_the_new_one_is_there(tmp_path: Path) -> None:
     out = store(tmp_path / "out.zarr", "new")
-    store(tmp_path / f"{directory._REPLACED}out.zarr", "old")
-    _files.check_output_directory(out, tmp_path / "in.zarr", force=True)
+    store(tmp_path / f"{_REPLACED}out.zarr", "old")
+    _files.check_output(out, [tmp_path / "in.zarr"], force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
     assert (out / "zarr.json").read_text() == "new"
 
@@ -192,7 +193,7 @@ def test_a_running_process_keeps_its_directory(tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     with _files.whole_directory(out) as temporary:
         (temporary / "zarr.json").write_text("running")
-        directory.remove_leftover_directories(tmp_path)
+        _files.remove_leftovers(tmp_path)
         with (
             pytest.raises(_files.FileError, match="another process is writing it"),
             _files.whole_directory(out),

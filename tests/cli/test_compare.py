@@ -63,7 +63,7 @@ def test_two_folders_give_means_over_the_cases(command, tmp_path: Path) -> None:
         write(tmp_path / "pred" / f"case{number}.nii.gz", prediction)
         write(tmp_path / "ref" / f"case{number}.nii.gz", reference)
     done = command(
-        "compare", tmp_path / "pred", tmp_path / "ref", "--classes", "1", "--out", tmp_path / "o.json"
+        "compare", tmp_path / "pred", tmp_path / "ref", "--classes", "1,", "--out", tmp_path / "o.json"
     )
     assert done.exit_code == 0, done.stderr
     scores = [expected(pair, 1)["assd"] for pair in pairs]
@@ -130,8 +130,8 @@ def test_refusals_are_one_line(command, tmp_path: Path) -> None:
         ((one, moved), "must lie on the grid of"),
         ((one, tmp_path / "full"), "must both be files or both be folders"),
         ((tmp_path / "empty", tmp_path / "full"), "lacks 'x'"),
-        ((one, one, "--classes", "a"), "--classes: must be label values"),
-        ((one, one, "--classes", "0x1"), "--classes: must be label values"),
+        ((one, one, "--classes", "a"), "--classes: must be a count, or label values"),
+        ((one, one, "--classes", "0x1"), "--classes: must be a count, or label values"),
         ((one, one, "--out", tmp_path / "o.txt"), "--out: must end in .csv or .json, got"),
         ((one, one, "--out", one.with_suffix(".json"), "--out", tmp_path / "no" / "o.csv"), "o.csv"),
         ((one, one, "--tolerance", "-1"), "--tolerance"),

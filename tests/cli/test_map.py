@@ -210,7 +210,11 @@ def bad_files(directory: Path, labels: np.ndarray) -> None:
         (("good.npy", "out.npy", "--empty", "x"), 2, "--empty: must be one of"),
         (("good.npy", "out.npy", "--max-distance", "-1"), 2, "--max-distance: must be positive"),
         (("good.npy", "out.npy", "--dtype", "int8"), 2, "--dtype: must be one of float32, float64, float16"),
-        (("good.npy", "out.nii", "--dtype", "float16"), 2, "--dtype: NIfTI cannot hold float16"),
+        (
+            ("good.npy", "out.nii", "--dtype", "float16"),
+            2,
+            "--dtype: must be one of float32, float64 in .nii; got",
+        ),
         (("good.npy", "out.npy", "--backend", "x"), 2, "--backend: must be 'auto' or one of"),
         (("good.npy", "out.npy", "--device", "x"), 2, "--device: x cannot be used here"),
         # What is wrong with a file: exit code 1.

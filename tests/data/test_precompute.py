@@ -160,7 +160,10 @@ def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
         ({"workers": True}, "workers: must be an integer, got True"),
         ({"dtype": "int8"}, "dtype: must be one of .* got 'int8'"),
         ({"suffix": ".mha"}, r"suffix: must be one of .* got '\.mha'"),
-        ({"suffix": ".nii", "dtype": "float16"}, r"dtype: must be float32 or float64 for \.nii"),
+        (
+            {"suffix": ".nii", "dtype": "float16"},
+            r"dtype: must be one of float32, float64 in \.nii; got 'float16'",
+        ),
         ({"empty": "raise"}, "empty: must be one of .* got 'raise'"),
         ({"max_distance": -1}, "max_distance: must be positive and finite, got -1"),
         ({"spacing": 0}, "spacing: must be positive and finite, got 0"),

@@ -1,16 +1,82 @@
-"""What ``fastsdm map`` says of a map that it wrote."""
+"""A map that ``fastsdm map`` makes: what is asked for, and what is said of it in the end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
+import torch
 from rich.markup import escape
 
 from fastsdm import _files
+from fastsdm._settings import MapSettings
 from fastsdm.cli.terminal import console
 from fastsdm.integrations._summary import Census, Extent
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A map to make.
+
+    Attributes:
+        opened: the labels.
+        output: where the map goes.
+        settings: of the map, with the labels' spacing.
+        dtype: of the map.
+        backend: by name, or ``"auto"``.
+        device: where it is computed.
+        nan_as: label for voxels that hold NaN; None where NaN is an error.
+        negative_inside: whether negative labels are inside of a mask.
+    """
+
+    opened: _files.VolumeFile
+    output: Path
+    settings: MapSettings
+    dtype: str
+    backend: str
+    device: torch.device
+    nan_as: int | None
+    negative_inside: bool
+
+    def read_whole(self) -> tuple[Array, list[str]]:
+        """Read all labels, with notes on what was changed.
+
+        Raises:
+            FileError: they cannot be read, or are no labels.
+            ValueError: their dtype cannot hold one of the classes.
+        """
+        labels, changes = _files.read_labels(
+            self.opened,
+            mask=self.settings.classes is None,
+            nan_as=self.nan_as,
+            negative_inside=self.negative_inside,
+            ignore_index=self.settings.ignore_index,
+        )
+        self.check_classes(labels.dtype)
+        return labels, changes
+
+    def check_classes(self, dtype: np.dtype[Any]) -> None:
+        """Raise ValueError for classes that labels of that dtype cannot hold; floats are not yet labels."""
+        values, path = self.settings.classes, self.opened.path
+        if values is None or dtype.kind not in "biu":
+            return
+        low, high = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+        count = len(values)
+        if values[-1] > high and values == tuple(range(count)):
+            raise ValueError(
+                f"classes: {count} is a count and means the labels 0 to {count - 1}, but {path} holds {dtype}, "
+                f"labels up to {high}; for the label {count} alone write '{count},'"
+            )
+        for value in values:
+            if not low <= value <= high:
+                raise ValueError(
+                    f"classes: label {value} cannot be in {path}, which holds {dtype} ({low} to {high})"
+                )
 
 
 @dataclass(frozen=True)
