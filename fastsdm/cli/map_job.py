@@ -69,8 +69,8 @@ class Job:
         count = len(values)
         if values[-1] > high and values == tuple(range(count)):
             raise ValueError(
-                f"classes: {count} is a count and means the labels 0 to {count - 1}, but {path} holds {dtype}, "
-                f"labels up to {high}; for the label {count} alone write '{count},'"
+                f"classes: {count} is a count and means the labels 0 to {count - 1}, but {path} holds "
+                f"{dtype}, labels up to {high}; for the label {count} alone write '{count},'"
             )
         for value in values:
             if not low <= value <= high:

@@ -24,32 +24,38 @@ class Room:
     """The memory that blocks may take.
 
     Attributes:
-        total: bytes for all workers together.
+        memory: bytes that the process may hold.
+        libraries: bytes of them that it holds already.
         chunk: bytes of the largest chunk that is read or written.
         workers: blocks worked on at once, at most.
     """
 
-    total: int
+    memory: int
+    libraries: int
     chunk: int
     workers: int
 
     def of_each(self, workers: int) -> int:
         """Bytes for the block of one worker."""
-        return self.total // workers - 2 * CONCURRENT_CHUNKS * self.chunk
+        return (self.memory - self.libraries) // workers - 2 * CONCURRENT_CHUNKS * self.chunk
 
-    def most_workers(self, fits: Callable[[int], bool], need: Callable[[], int]) -> int:
+    def most_workers(self, fits: Callable[[int], bool]) -> int:
         """The largest number of workers for which a plan fits.
 
         Raises:
-            ValueError: none does; the message says how much memory one would need.
+            ValueError: none does; the message says how much memory would suffice.
         """
         for workers in range(self.workers, 0, -1):
             if fits(self.of_each(workers)):
                 return workers
-        least = need() + 2 * CONCURRENT_CHUNKS * self.chunk
+        block = self.chunk
+        while not fits(block):
+            block += block // 16 + 1
+        needed = self.libraries + block + 2 * CONCURRENT_CHUNKS * self.chunk
+        enough = 16 * (1 + (needed >> 24))  # in MiB; libraries do not always hold the same
         raise ValueError(
-            f"memory: one block needs at least {size(least)} beside the libraries, "
-            f"{size(max(self.total, 0))} are left; take more, or smaller chunks"
+            f"memory: must hold the libraries ({size(self.libraries)}) and a block, for which {enough}MiB "
+            f"suffices; got {size(self.memory)}; smaller chunks need less"
         )
 
 
@@ -105,7 +111,7 @@ def overlapping(
     def need(block: Shape) -> int:
         return _with_halo(block, halo, shape) * of_halo + math.prod(block) * of_block
 
-    workers = room.most_workers(lambda each: need(chunk) <= each, lambda: need(chunk))
+    workers = room.most_workers(lambda each: need(chunk) <= each)
     each = room.of_each(workers)
     block = _grown(chunk, shape, range(len(shape)), lambda larger: need(larger) <= each, workers)
     return Overlapping(block, workers, _with_halo(block, halo, shape) / math.prod(block))
@@ -157,11 +163,7 @@ def passes(
         between = tuple(tuple(map(min, one, other)) for one, other in pairwise(blocks))
         return Passes(axes, tuple(blocks), between, workers)
 
-    def least() -> int:
-        (last,) = groups(0)[-1]
-        return of_last * shape[last] * math.prod(c for axis, c in enumerate(chunk) if axis != last)
-
-    workers = room.most_workers(lambda each: plan(each, 1) is not None, least)
+    workers = room.most_workers(lambda each: plan(each, 1) is not None)
     found = plan(room.of_each(workers), workers)
     assert found is not None
     return found

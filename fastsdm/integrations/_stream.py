@@ -93,7 +93,7 @@ class Stream:
         )
         self.backend = registry.select(backend, torch.device("cpu")).name
         chunk_bytes = max(labels.chunk_bytes, math.prod(self._chunk) * max(dtype.itemsize, 4))
-        self._room = _plan.Room(memory - _files.resident_memory(), chunk_bytes, workers)
+        self._room = _plan.Room(memory, _files.resident_memory(), chunk_bytes, workers)
         self.plan = self._planned(is_named=backend != "auto")
 
     def census(self) -> Census:

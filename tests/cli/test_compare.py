@@ -130,6 +130,8 @@ def test_refusals_are_one_line(command, tmp_path: Path) -> None:
         ((one, moved), "must lie on the grid of"),
         ((one, tmp_path / "full"), "must both be files or both be folders"),
         ((tmp_path / "empty", tmp_path / "full"), "lacks 'x'"),
+        ((one, one, "--classes", ","), "--classes: must be a count, or label values"),
+        ((one, one, "--classes", "1,1"), "--classes: must not name a label value twice"),
         ((one, one, "--classes", "a"), "--classes: must be a count, or label values"),
         ((one, one, "--classes", "0x1"), "--classes: must be a count, or label values"),
         ((one, one, "--out", tmp_path / "o.txt"), "--out: must end in .csv or .json, got"),

@@ -213,7 +213,7 @@ def bad_files(directory: Path, labels: np.ndarray) -> None:
         (
             ("good.npy", "out.nii", "--dtype", "float16"),
             2,
-            "--dtype: must be one of float32, float64 in .nii; got",
+            "must be one of float32, float64 in .nii; got",
         ),
         (("good.npy", "out.npy", "--backend", "x"), 2, "--backend: must be 'auto' or one of"),
         (("good.npy", "out.npy", "--device", "x"), 2, "--device: x cannot be used here"),

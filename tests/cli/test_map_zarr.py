@@ -148,6 +148,14 @@ def test_two_axes(command, tmp_path: Path, labels: np.ndarray, monkeypatch: pyte
     np.testing.assert_array_equal(zarr.open_array(out, mode="r")[...], expected)
 
 
+def test_chunks_without_an_option(command, tmp_path: Path) -> None:
+    for shape, chunks in (((70, 20, 80), (64, 20, 64)), ((20, 600), (20, 512))):
+        np.save(tmp_path / "in.npy", np.ones(shape, np.uint8))
+        done = command("map", tmp_path / "in.npy", tmp_path / "out.zarr", "--force")
+        assert done.exit_code == 0, done.stderr
+        assert zarr.open_array(tmp_path / "out.zarr", mode="r").chunks == chunks
+
+
 def test_other_formats_go_in_and_out(command, npy: Path, store: Path, labels: np.ndarray) -> None:
     expected = fastsdm.signed_distance(labels, classes=3)
     assert command("map", npy, npy.with_name("a.zarr"), "--classes", 3).exit_code == 0
@@ -202,8 +210,8 @@ def bad_stores(directory: Path, labels: np.ndarray) -> None:
         (("good.zarr", "out.zarr", "--chunks", "x"), 2, "separated by commas; got 'x'"),
         (("good.zarr", "out.zarr", "--chunks", "3,3"), 2, "must be one number, or 3 (one per axis); got 3,3"),
         (("good.zarr", "out.zarr", "--memory", "much"), 2, "--memory: must be a size such as '4GiB'"),
-        (("good.zarr", "out.zarr", "--memory", "1MiB"), 2, "--memory: one block needs at least"),
-        (("good.zarr", "out.zarr", "--memory", "1MiB", "--max-distance", "3"), 2, "--memory: one block"),
+        (("good.zarr", "out.zarr", "--memory", "1MiB"), 2, "--memory: must hold the libraries"),
+        (("good.zarr", "out.zarr", "--memory", "1MiB", "--max-distance", "3"), 2, "--memory: must hold"),
         (("good.zarr", "out.npy", "--memory", "4GiB"), 2, "--memory: only for a map that is stored"),
         (("good.zarr", "out.npy", "--chunks", "4"), 2, "--chunks: only for a map that is stored as .zarr"),
         (("good.zarr", "out.zarr", "--backend", "scipy"), 2, "--backend: must be 'native' to store"),

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -21,7 +22,7 @@ from dask.distributed import LocalCluster
 import fastsdm
 from fastsdm import testing
 from fastsdm._files.output import PARTIAL
-from fastsdm.data import precompute
+from fastsdm.data import StoredMaps, precompute
 from fastsdm.data._manifest import MANIFEST, Manifest
 
 SHAPE = (20, 17, 14)
@@ -39,8 +40,36 @@ def write_labels(folder: Path, count: int, shape=SHAPE) -> list[Path]:
     return paths
 
 
+def in_store(path: Path, chunk: int = 16) -> Path:
+    """Move the labels of a .npy file into a zarr store."""
+    store = path.with_suffix(".zarr")
+    values = np.load(path)
+    zarr.create_array(store, shape=values.shape, chunks=(chunk,) * 3, dtype=values.dtype)[...] = values
+    path.unlink()
+    return store
+
+
+def in_image(store: Path, values: np.ndarray, scale: list[float]) -> Path:
+    """Store the labels of an OME-NGFF image, whose voxel size stands above them."""
+    zarr.create_group(store).create_group("labels").create_group("cells")
+    path = store / "labels" / "cells"
+    zarr.create_array(path / "0", shape=values.shape, chunks=(16,) * 3, dtype=values.dtype)[...] = values
+    describe(path, scale)
+    return path
+
+
+def describe(group: Path, scale: list[float]) -> None:
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+    datasets: list[Any] = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}]
+    zarr.open_group(group).attrs["ome"] = {
+        "version": "0.5",
+        "multiscales": [{"axes": axes, "datasets": datasets}],
+    }
+
+
 def expected(path: Path, **options) -> torch.Tensor:
-    return fastsdm.signed_distance(torch.from_numpy(np.load(path)), **options)
+    values = np.load(path) if path.suffix == ".npy" else zarr.open_array(path, mode="r")[...]
+    return fastsdm.signed_distance(torch.from_numpy(values), **options)
 
 
 def test_maps_are_those_of_signed_distance_and_can_be_mapped_into_memory(tmp_path: Path) -> None:
@@ -125,6 +154,76 @@ def test_folders_patterns_and_files_name_the_maps(tmp_path: Path) -> None:
     assert list(report.failed) == [str(tmp_path / "absent.npy")]
 
 
+def test_zarr_stores_are_labels_in_folders_and_patterns(tmp_path: Path) -> None:
+    stores = [in_store(path) for path in write_labels(tmp_path / "in", 2)]
+    (tmp_path / "in" / "more").mkdir()
+    np.save(tmp_path / "in" / "more" / "other.npy", labels(2))
+    broken = tmp_path / "in" / "broken.zarr"
+    broken.mkdir()
+    (tmp_path / "in" / f"{PARTIAL}gone.zarr").mkdir()
+    report = precompute(tmp_path / "in", tmp_path / "out", classes=3)
+    assert sorted(report.made) == ["case0.npy", "case1.npy", "more/other.npy"]
+    assert list(report.failed) == [str(broken)]
+    assert "cannot be read as .zarr" in report.failed[str(broken)]
+    for store in stores:
+        maps = np.load(tmp_path / "out" / f"{store.stem}.npy")
+        assert np.array_equal(maps, expected(store, classes=3).numpy())
+        assert StoredMaps(tmp_path / "out").of(store).shape == (3, *SHAPE)
+    for pattern in ("*.zarr", "case*", "**/*.zarr", "**/case*"):
+        report = precompute(tmp_path / "in" / pattern, tmp_path / pattern[-4:], classes=3, suffix=".zarr")
+        assert {"case0.zarr", "case1.zarr"} == {*report.made, *report.kept}, pattern
+        assert set(report.failed) <= {str(broken)}, "parts of a store are no labels"
+
+
+def test_an_array_in_a_store_has_the_voxel_size_above_it(tmp_path: Path) -> None:
+    values = [labels(0), labels(1)]
+    groups = [in_image(tmp_path / f"{n}.zarr", each, [3, 1, 0.5]) for n, each in enumerate(values)]
+    paths = [groups[0], groups[1] / "0"]
+    report = precompute(paths, tmp_path / "out", classes=3)
+    assert set(report.made) == {"0/labels/cells.npy", "1/labels/cells/0.npy"}
+    for name, each in zip(sorted(report.made), values, strict=True):
+        maps = fastsdm.signed_distance(each, classes=3, spacing=(3, 1, 0.5))
+        np.testing.assert_array_equal(np.load(tmp_path / "out" / name), maps)
+        assert Manifest.read(tmp_path / "out").records[name].spacing == (3, 1, 0.5)
+    assert set(precompute(paths, tmp_path / "out", classes=3).kept) == set(report.made)
+
+
+@pytest.mark.parametrize("part", ["array", "group"])
+def test_a_store_is_known_by_its_content(tmp_path: Path, part: str) -> None:
+    group = in_image(tmp_path / "a.zarr", labels(0), [3, 1, 0.5])
+    path = group if part == "group" else group / "0"
+    (made,) = precompute(path, tmp_path / "out", classes=3).made
+    for inner in (tmp_path / "a.zarr").rglob("*"):
+        os.utime(inner)
+    assert precompute(path, tmp_path / "out", classes=3).kept == (made,)
+    describe(group, [1, 1, 1])
+    assert precompute(path, tmp_path / "out", classes=3).made == (made,)
+    maps = fastsdm.signed_distance(labels(0), classes=3)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / made), maps)
+    zarr.open_array(group / "0", mode="r+")[3, 3, 3] = 2
+    assert precompute(path, tmp_path / "out", classes=3).made == (made,)
+
+
+@pytest.mark.parametrize("out", ["in/maps", "in"])
+@pytest.mark.parametrize("suffix", [".zarr", ".npz"])
+def test_maps_are_not_taken_for_labels(tmp_path: Path, out: str, suffix: str) -> None:
+    write_labels(tmp_path / "in", 2)
+    made = precompute(tmp_path / "in", tmp_path / out, classes=3, suffix=suffix).made
+    assert set(made) == {f"case0{suffix}", f"case1{suffix}"}
+    for named in (tmp_path / "in", tmp_path / "in" / "**" / "case*"):
+        report = precompute(named, tmp_path / out, classes=3, suffix=suffix)
+        assert (report.made, set(report.kept), report.failed) == ((), set(made), {})
+
+
+def test_settings_that_differ_by_rounding_to_float32_are_the_same(tmp_path: Path) -> None:
+    write_labels(tmp_path / "in", 1)
+    made = precompute(tmp_path / "in", tmp_path / "out", classes=3, max_distance=2.1, spacing=0.7).made
+    single = {"max_distance": np.float32(2.1), "spacing": np.float32(0.7)}
+    assert precompute(tmp_path / "in", tmp_path / "out", classes=3, **single).kept == made
+    with pytest.raises(ValueError, match=r"were made with max_distance: 2\.1, not 2\.1001"):
+        precompute(tmp_path / "in", tmp_path / "out", classes=3, max_distance=2.1001, spacing=0.7)
+
+
 def test_label_files_are_never_replaced(tmp_path: Path) -> None:
     (path,) = write_labels(tmp_path, 1)
     before = path.read_bytes()
@@ -160,10 +259,8 @@ def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
         ({"workers": True}, "workers: must be an integer, got True"),
         ({"dtype": "int8"}, "dtype: must be one of .* got 'int8'"),
         ({"suffix": ".mha"}, r"suffix: must be one of .* got '\.mha'"),
-        (
-            {"suffix": ".nii", "dtype": "float16"},
-            r"dtype: must be one of float32, float64 in \.nii; got 'float16'",
-        ),
+        ({"suffix": ".nii", "dtype": "float16"}, r"dtype: must be one of float32, float64 in \.nii; got"),
+        ({"out": "in.zarr/maps"}, r"out: must be a folder outside of any zarr store, got .*in\.zarr/maps"),
         ({"empty": "raise"}, "empty: must be one of .* got 'raise'"),
         ({"max_distance": -1}, "max_distance: must be positive and finite, got -1"),
         ({"spacing": 0}, "spacing: must be positive and finite, got 0"),
@@ -177,9 +274,11 @@ def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, options, message) -> None:
     write_labels(tmp_path / "in", 1)
+    options = dict(options)
+    out = tmp_path / options.pop("out", "out")
     with pytest.raises((TypeError, ValueError), match=message):
-        precompute(tmp_path / "in", tmp_path / "out", **{"classes": 3, **options})
-    assert not (tmp_path / "out").exists()
+        precompute(tmp_path / "in", out, **{"classes": 3, **options})
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".npz", ".nii", ".nii.gz"])
@@ -248,7 +347,7 @@ def test_a_dask_cluster_makes_the_maps(tmp_path: Path) -> None:
 # Imported once; every run is a fork of it, so that kills fall into the work and not into the imports.
 _SERVER = """
 import os, sys, torch, zarr
-from fastsdm.data import precompute
+from fastsdm.data import StoredMaps, precompute
 torch.set_num_threads(1)
 for _ in sys.stdin:
     child = os.fork()
@@ -266,6 +365,8 @@ for _ in sys.stdin:
 def test_killed_at_any_moment_the_next_run_finishes_the_work(tmp_path: Path, suffix: str) -> None:
     """Twenty kills at moments drawn with a fixed seed; the last run, by the command, finishes the work."""
     paths = write_labels(tmp_path / "in", 20, (60, 64, 60))
+    if suffix == ".zarr":  # labels in stores, too
+        paths = [in_store(path, 64) for path in paths]
     broken = tmp_path / "in" / "broken.npy"
     broken.write_bytes(b"no array")
     out = tmp_path / "out"
@@ -313,6 +414,7 @@ def test_killed_at_any_moment_the_next_run_finishes_the_work(tmp_path: Path, suf
         stored = out / f"{path.stem}{suffix}"
         values = np.load(stored) if suffix == ".npy" else zarr.open_array(stored, mode="r")[...]
         assert np.array_equal(values, expected(path, classes=3).numpy())
+    assert not list((tmp_path / "in").glob(".*"))
     assert {path.name for path in out.iterdir()} == {f"{path.stem}{suffix}" for path in paths} | {MANIFEST}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ def held(voxels_bytes: int, room: Room, workers: int) -> int:
 
 @given(sizes, st.integers(1, 64), st.integers(0, 20), st.integers(10**5, 10**8), st.integers(1, 4))
 def test_blocks_with_a_halo(shape, edge, margin, total, workers) -> None:
-    chunk, halo, room = tuple(min(edge, n) for n in shape), (margin,) * 3, Room(total, 1000, workers)
+    chunk, halo, room = tuple(min(edge, n) for n in shape), (margin,) * 3, Room(total, 0, 1000, workers)
     try:
         plan = _plan.overlapping(shape, chunk, halo, room, 10, 5)
     except ValueError:
@@ -38,7 +40,7 @@ def test_blocks_with_a_halo(shape, edge, margin, total, workers) -> None:
 
 @given(sizes, st.integers(1, 32), st.integers(10**5, 10**7), st.integers(1, 4))
 def test_passes(shape, edge, total, workers) -> None:
-    chunk, room = tuple(min(edge, n) for n in shape), Room(total, 100, workers)
+    chunk, room = tuple(min(edge, n) for n in shape), Room(total, 0, 100, workers)
 
     def groups(voxels: int) -> tuple[tuple[int, ...], ...]:
         return ((2, 1), (0,)) if shape[1] * shape[2] <= voxels else ((2,), (1,), (0,))
@@ -61,11 +63,11 @@ def test_passes(shape, edge, total, workers) -> None:
 
 
 def test_a_volume_of_many_chunks_gets_a_plan_and_blocks_for_all_workers() -> None:
-    plan = _plan.overlapping((1000,) * 3, (100,) * 3, (10,) * 3, Room(10**11, 10**6, 4), 10, 5)
+    plan = _plan.overlapping((1000,) * 3, (100,) * 3, (10,) * 3, Room(10**11, 0, 10**6, 4), 10, 5)
     assert plan.workers == 4
     assert math.prod(-(-1000 // b) for b in plan.block) >= 8
     assert math.prod(plan.block) > 100**3
-    small = _plan.overlapping((200,) * 3, (50,) * 3, (10,) * 3, Room(10**11, 10**6, 4), 10, 5)
+    small = _plan.overlapping((200,) * 3, (50,) * 3, (10,) * 3, Room(10**11, 0, 10**6, 4), 10, 5)
     assert math.prod(-(-200 // b) for b in small.block) == 8
 
 
@@ -76,6 +78,24 @@ def test_parts_cover_a_volume_once() -> None:
     assert max(a.stop for a, _ in parts) == 5
 
 
-def test_what_one_block_needs_is_said() -> None:
-    with pytest.raises(ValueError, match=r"memory: one block needs at least 97\.7 MiB"):
-        _plan.overlapping((100,) * 3, (100,) * 3, (0,) * 3, Room(10**6, 600_000, 1), 50, 50)
+def with_a_halo(room: Room) -> object:
+    return _plan.overlapping((300,) * 3, (100,) * 3, (5,) * 3, room, 50, 50)
+
+
+def in_passes(room: Room) -> object:
+    return _plan.passes((300,) * 3, (100,) * 3, lambda voxels: ((2,), (1,), (0,)), room, 50, 70)
+
+
+@pytest.mark.parametrize("planned", [with_a_halo, in_passes])
+def test_the_memory_that_is_named_suffices(planned) -> None:
+    room = Room(60 << 20, 50 << 20, 600_000, 2)
+    with pytest.raises(
+        ValueError, match=r"memory: must hold the libraries \(50 MiB\).*; got 60 MiB"
+    ) as error:
+        planned(room)
+    found = re.search(r"which (\d+)MiB suffices", str(error.value))
+    assert found
+    enough = int(found[1]) << 20
+    planned(replace(room, memory=enough))
+    with pytest.raises(ValueError, match="memory: "):
+        planned(replace(room, memory=int(0.85 * enough)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -70,6 +71,16 @@ def test_a_mismatch_is_refused_by_name(loss, options, setting) -> None:
         ) as error:
             loss(logits(), labels(), distance_map=handed)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("mine", "its"), [(np.float32(2.1), 2.1), (2.1, np.float32(2.1))])
+def test_a_limit_that_was_kept_as_float32_is_the_same(mine: float, its: float) -> None:
+    loss = BoundaryLoss(softmax=True, max_distance=its)
+    maps = fastsdm.prefetch(labels(), classes=3, max_distance=mine, empty="zero")
+    assert torch.equal(loss(logits(), labels(), distance_map=maps), loss(logits(), labels()))
+    other = fastsdm.prefetch(labels(), classes=3, max_distance=2.1001, empty="zero")
+    with pytest.raises(ValueError, match=r"max_distance=2\.1001, not max_distance=2\.(1|09)"):
+        loss(logits(), labels(), distance_map=other)
 
 
 def test_spacing_per_sample_is_compared_row_by_row() -> None:
