@@ -23,6 +23,8 @@ _ORIENTATION = {
 }
 # The page, in inches.
 _WIDTH, _HEIGHT, _LEFT, _GAP, _BAR, _BOTTOM, _TOP, _TITLE = 11.0, 5.0, 0.6, 0.6, 0.95, 0.55, 0.3, 0.3
+#: Width of a letter of an axis's name, and length below which an axis has a single number.
+_LETTER, _SMALL = 0.065, 0.7
 
 
 @dataclass(frozen=True)
@@ -81,47 +83,55 @@ def figure(subject: Subject, title: str | None, limit: float | None) -> Figure:
         title: text above the slices, or None.
         limit: distance at which the colours end, or None for the largest that is drawn.
     """
-    layout, steps = _layout(subject), subject.source.spacing
+    source, layout = subject.source, _layout(subject)
+    steps, names = source.spacing, [_axis_name(source, axis) for axis in range(len(source.shape))]
     lengths = [n * step for n, step in zip(subject.distance.shape, steps, strict=True)]
-    widths, heights = [lengths[place.column] for place in layout], [lengths[place.row] for place in layout]
-    top = _TOP + (_TITLE if title else 0)
-    room = _WIDTH - _LEFT - _BAR - _GAP * (len(layout) - 1)
-    inches = min(room / sum(widths), (_HEIGHT - _BOTTOM - top) / max(heights))
-    width = sum(widths) * inches + _LEFT + _BAR + _GAP * (len(layout) - 1)
-    height = max(heights) * inches + _BOTTOM + top
+    top, gaps = _TOP + (_TITLE if title else 0), _GAP * (len(layout) - 1)
+    scale_by = min(
+        (_WIDTH - _LEFT - _BAR - gaps) / sum(lengths[place.column] for place in layout),
+        (_HEIGHT - _BOTTOM - top) / max(lengths[place.row] for place in layout),
+    )
+    inches = [length * scale_by for length in lengths]
+    unit = f" ({source.unit})" if source.unit else ""
+    label = f"signed distance{unit}"
+    # A slice may be smaller than the names beside it; it has as much room as they take.
+    rooms = [max(size, _LETTER * len(name)) for size, name in zip(inches, names, strict=True)]
+    width = sum(rooms[place.column] for place in layout) + _LEFT + _BAR + gaps
+    height = max(_LETTER * len(label), *(rooms[place.row] for place in layout)) + _BOTTOM + top
     page = Figure(figsize=(width, height))
     if title:
         page.suptitle(title, x=_LEFT / width, ha="left", y=1 - 0.12 / height, va="top", fontsize=9.5)
     scale = Scale.of([_slice(subject.distance, subject, place) for place in layout], limit=limit)
     left = _LEFT
-    for place, panel_width, panel_height in zip(layout, widths, heights, strict=True):
-        bottom = height - top - panel_height * inches
-        axes = page.add_axes(
-            (left / width, bottom / height, panel_width * inches / width, panel_height * inches / height)
-        )
+    for place in layout:
+        across, down = inches[place.column], inches[place.row]
+        bottom = height - top - (rooms[place.row] + down) / 2
+        axes = page.add_axes((left / width, bottom / height, across / width, down / height))
         plane = Plane(
             spacing=(steps[place.row], steps[place.column]),
             start=(
                 subject.first[place.row] * steps[place.row],
                 subject.first[place.column] * steps[place.column],
             ),
-            downwards=subject.source.image is None,
+            downwards=source.image is None,
         )
         background = None if subject.background is None else _slice(subject.background, subject, place)
         shown = draw_distance(
             axes, _slice(subject.distance, subject, place), plane, scale, background=background
         )
-        axes.set_xlabel(_axis_name(subject.source, place.column))
-        axes.set_ylabel(_axis_name(subject.source, place.row))
+        axes.set_xlabel(names[place.column], loc="center" if across == rooms[place.column] else "left")
+        axes.set_ylabel(names[place.row])
+        for line, axis in ((axes.xaxis, place.column), (axes.yaxis, place.row)):
+            if inches[axis] < _SMALL:  # numbers would stand over each other
+                line.set_ticks([subject.cut[axis] * steps[axis]])
         if place.across is not None:
             axes.set_title(f"axis {place.across} at {subject.cut[place.across]}", loc="left")
         if len(layout) > 1:
-            for line, axis in ((axes.axvline, place.column), (axes.axhline, place.row)):
-                line(subject.cut[axis] * steps[axis], color="0.45", linewidth=0.5, linestyle=(0, (1, 3)))
-        left += panel_width * inches + _GAP
+            for draw, axis in ((axes.axvline, place.column), (axes.axhline, place.row)):
+                draw(subject.cut[axis] * steps[axis], color="0.45", linewidth=0.5, linestyle=(0, (1, 3)))
+        left += rooms[place.column] + _GAP
     bar = ((left - _GAP + 0.15) / width, _BOTTOM / height, 0.13 / width, 1 - (_BOTTOM + top) / height)
-    unit = f" ({subject.source.unit})" if subject.source.unit else ""
-    add_colour_bar(page.add_axes(bar), shown, scale, f"signed distance{unit}")
+    add_colour_bar(page.add_axes(bar), shown, scale, label)
     return page
 
 

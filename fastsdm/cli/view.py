@@ -117,9 +117,11 @@ def _voxel_option(text: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _widest(inside: Array) -> tuple[int, ...]:
-    """Along each axis, the slice that holds most of the object."""
+    """Along each axis, the slice that holds most of the object; of several such slices the middle one."""
     axes = range(inside.ndim)
-    return tuple(int(inside.sum(axis=tuple(set(axes) - {axis})).argmax()) for axis in axes)
+    counts = [inside.sum(axis=tuple(set(axes) - {axis})) for axis in axes]
+    widest = [np.flatnonzero(count == count.max()) for count in counts]
+    return tuple(int(slices[len(slices) // 2]) for slices in widest)
 
 
 def _background(path: Path, labels: _files.VolumeFile) -> tuple[Array, list[str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
@@ -54,7 +56,7 @@ def test_writes_the_format_asked_for(command, blob: Path, suffix: str) -> None:
     out = blob.with_name(f"figure{suffix}")
     done = command("view", blob, "-o", out, "--label", "2")
     assert done.exit_code == 0
-    assert "blob.npy (label 2) cut at voxel 7, 8, 6; distances from -1.5" in done.stdout
+    assert "blob.npy (label 2) cut at voxel 10, 12, 8; distances from -1.5" in done.stdout
     assert out.read_bytes()[:5] in (b"\x89PNG\r", b"%PDF-", b"<?xml")
 
 
@@ -88,7 +90,7 @@ def test_slices_show_the_map_in_true_proportions(command, blob: Path, drawn) -> 
     left, _, bottom, _ = image.get_extent()
     j, k = round((left + 1) / 2), round((bottom + 1.5) / 3)
     rows, columns = image.get_array().shape
-    np.testing.assert_allclose(image.get_array(), distance[7, j : j + columns, k : k + rows].T, rtol=1e-6)
+    np.testing.assert_allclose(image.get_array(), distance[10, j : j + columns, k : k + rows].T, rtol=1e-6)
 
 
 def test_array_rows_run_down_the_page(command, blob: Path, drawn) -> None:
@@ -127,6 +129,48 @@ def test_two_dimensions_make_one_panel(command, tmp_path: Path, drawn) -> None:
         "axis 1",
         "axis 0",
     )
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".nii"])
+@pytest.mark.parametrize("shape", [(4, 200, 200), (200, 200, 5), (400, 6, 6), (40, 6, 300), (60, 60, 60)])
+def test_texts_do_not_cross(command, tmp_path: Path, drawn, shape: tuple[int, ...], suffix: str) -> None:
+    labels = np.zeros(shape, np.uint8)
+    labels[tuple(slice(n // 4, -(n // 4)) for n in shape)] = 1
+    if suffix == ".npy":
+        np.save(tmp_path / "a.npy", labels)
+    else:
+        image = nibabel.Nifti1Image(labels, np.eye(4))
+        image.header.set_xyzt_units("mm")
+        image.to_filename(tmp_path / "a.nii")
+    done = command("view", tmp_path / f"a{suffix}", "-o", tmp_path / "f.png")
+    assert done.exit_code == 0, done.stderr
+    page, canvas = drawn[0], FigureCanvasAgg(drawn[0])
+    canvas.draw()  # places the texts
+    boxes = {f"{n} {text.get_text()}": text.get_window_extent() for n, text in enumerate(texts(page))}
+    for name, box in boxes.items():
+        assert page.bbox.x0 <= box.x0 < box.x1 <= page.bbox.x1, name
+        assert page.bbox.y0 <= box.y0 < box.y1 <= page.bbox.y1, name
+    for (one, box), (other, its) in itertools.combinations(boxes.items(), 2):
+        assert not box.overlaps(its), (one, other)
+
+
+def texts(page: Figure) -> list[Text]:
+    """Titles, names of axes, and the numbers of the ticks within their axis."""
+    found: list[Text] = []
+    for axes in page.axes:
+        found += [child for child in axes.get_children() if isinstance(child, Text)]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            found += [axis.label, *(label for tick in ticks for label in (tick.label1, tick.label2))]
+    return [text for text in found if text.get_visible() and text.get_text()]
+
+
+def test_the_cut_is_in_the_middle_of_the_widest_slices(command, tmp_path: Path) -> None:
+    labels = np.zeros((20, 30, 40), np.uint8)
+    labels[3:10, 5:20, 30:39] = 1
+    np.save(tmp_path / "a.npy", labels)
+    assert "cut at voxel 6, 12, 34" in command("view", tmp_path / "a.npy", "-o", tmp_path / "f.png").stdout
 
 
 @pytest.mark.parametrize("over_image", [False, True])

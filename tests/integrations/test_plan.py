@@ -89,9 +89,7 @@ def in_passes(room: Room) -> object:
 @pytest.mark.parametrize("planned", [with_a_halo, in_passes])
 def test_the_memory_that_is_named_suffices(planned) -> None:
     room = Room(60 << 20, 50 << 20, 600_000, 2)
-    with pytest.raises(
-        ValueError, match=r"memory: must hold the libraries \(50 MiB\).*; got 60 MiB"
-    ) as error:
+    with pytest.raises(ValueError, match=r"memory: must hold .*\(50 MiB\).*; got 60 MiB") as error:
         planned(room)
     found = re.search(r"which (\d+)MiB suffices", str(error.value))
     assert found
