@@ -20,6 +20,7 @@ _UNSIGNED_BITS = {torch.uint8: 8, torch.uint16: 16, torch.uint32: 32, torch.uint
 _SPACING_RANGE = (1e-12, 1e12)
 _SPACING_RATIO = 1e9
 _LARGEST_LIMIT = 1e18
+_LARGEST_COUNT = 2**24
 #: Beyond it floats are too far apart for labels.
 LARGEST_FLOAT_LABEL = 2**53
 #: By which resampled labels may miss whole numbers, and resampled probabilities [0, 1].
@@ -235,6 +236,8 @@ def class_values(classes: object, dtype: torch.dtype) -> list[int]:
         count = integer("classes", classes)
         if count < 1:
             raise ValueError(f"classes: must be at least 1, got {classes!r}")
+        if count > _LARGEST_COUNT:
+            raise ValueError(f"classes: a count must be at most {_LARGEST_COUNT}, got {classes!r}")
         values = list(range(count))
     else:
         values = _listed_values(classes)

@@ -72,6 +72,7 @@ MASK = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
             r"spacing: must be on the CPU .* spacing.cpu\(\)",
         ),
         ({"classes": 0}, ValueError, "classes: must be at least 1, got 0"),
+        ({"classes": 10**20}, ValueError, "classes: a count must be at most 16777216, got 10+"),
         ({"classes": []}, ValueError, "classes: must name at least one"),
         ({"classes": [1, 2, 1]}, ValueError, r"classes: must not name a label value twice, got \[1, 2, 1\]"),
         ({"classes": [1, 256]}, ValueError, r"classes: .* dtype torch.uint8 \(0 to 255\), got 256"),

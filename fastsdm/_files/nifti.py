@@ -69,7 +69,8 @@ def voxel_sizes(
     sizes = np.linalg.norm(columns, axis=0) if has_affine else np.array(pixdim[:count])
     notes = []
     stored = np.array(pixdim[:count])
-    differ = np.abs(stored - sizes)
+    with np.errstate(invalid="ignore"):  # both may be infinite
+        differ = np.abs(stored - sizes)
     if np.all(differ <= _ROUNDING * sizes):
         sizes = stored
     elif np.any(differ > _WORTH_SAYING * sizes):

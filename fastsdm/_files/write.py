@@ -48,8 +48,10 @@ def write_map(path: Path, maps: Array, source: VolumeFile, settings: MapSettings
             nibabel.save(_as_nifti(maps, source, _description(settings)), temporary)
             return
         with temporary.open("wb") as file:
-            if suffix == ".npy":
-                np.save(file, maps)
+            if suffix == ".npy":  # np.save does not say why a write fails
+                maps = np.ascontiguousarray(maps)
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(maps))
+                file.write(maps.data)
             else:
                 np.savez_compressed(file, distance=maps, spacing=np.array(source.spacing))
 

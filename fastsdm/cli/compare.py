@@ -101,7 +101,7 @@ def compare(
         str | None,
         typer.Option(help="A count K (labels 0 to K-1) or label values '1,3'; else all of REF but 0."),
     ] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="Of the surface Dice (NSD).")] = 1.0,
+    tolerance: Annotated[float, typer.Option(help="Of the surface Dice (NSD).")] = 1.0,
     subvoxels: Annotated[
         bool, typer.Option("--subvoxels", help="Surfaces between voxels, weighted by area.")
     ] = False,
@@ -122,6 +122,8 @@ def compare(
     for path in outputs:
         if path.suffix not in _WRITERS:
             fail(f"--out: must end in {' or '.join(_WRITERS)}, got {path}", USAGE)
+    if not 0 <= tolerance < math.inf:
+        fail(f"--tolerance: must be at least 0 and finite, got {tolerance:g}", USAGE)
     with one_line_errors(ValueError, TypeError), progress_bar() as progress:
         labels = None if values is None else class_values(values, torch.int64)
         comparison = Comparison(labels, tolerance, subvoxels, ignore_index, place)

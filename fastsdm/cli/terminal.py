@@ -19,7 +19,7 @@ from fastsdm._files import UnusablePathError
 #: Exit codes: the work or a check failed; the command was called wrongly.
 FAILED, USAGE = 1, 2
 
-#: Arguments of the library that are options of the commands, under the same names.
+#: Arguments of the library that are options of the commands.
 _LIBRARY_ARGUMENTS = (
     "backend",
     "chunks",
@@ -30,7 +30,10 @@ _LIBRARY_ARGUMENTS = (
     "ignore_index",
     "max_distance",
     "memory",
+    "out",
+    "scheduler",
     "spacing",
+    "suffix",
 )
 
 console = Console(highlight=False)
@@ -83,6 +86,8 @@ def progress_bar() -> Progress:
 
 
 def _option_named(message: str) -> str | None:
-    """The option whose argument of the same name the message begins with, as it is written."""
+    """The option, as it is written, of the argument that the message begins with."""
     found = re.match(r"(\w+):", message)
-    return f"--{found[1].replace('_', '-')}" if found and found[1] in _LIBRARY_ARGUMENTS else None
+    if found is None or found[1] not in _LIBRARY_ARGUMENTS:
+        return None
+    return "--format" if found[1] == "suffix" else f"--{found[1].replace('_', '-')}"

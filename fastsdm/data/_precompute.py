@@ -261,7 +261,11 @@ def _is_map(path: Path, directory: Path, suffix: str) -> bool:
 def _prepare(directory: Path, jobs: Sequence[Job]) -> None:
     if _files.is_zarr(directory.resolve()):
         raise ValueError(f"out: must be a folder outside of any zarr store, got {directory}")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"out: must be a folder, or a new one; {directory} is not ({reason})") from error
     for place in {(directory / job.name).parent for job in jobs}:
         if place.is_dir():
             _files.remove_leftovers(place)
@@ -277,7 +281,11 @@ def _outcomes(
     if scheduler is not None:
         from dask.distributed import Client, as_completed  # noqa: PLC0415  # optional
 
-        with Client(scheduler) as client:
+        try:
+            client = Client(scheduler)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"scheduler: must be the address of one, got {scheduler!r} ({error})") from error
+        with client:
             futures = client.map(run, jobs, pure=False)
             for future in as_completed(futures):
                 yield future.result()

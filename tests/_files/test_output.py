@@ -180,6 +180,24 @@ def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch) 
     assert _files.remove_leftovers(tmp_path) == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # nibabel leaves files open
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits on the size of files")
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".nii", ".nii.gz", ".zarr"])
+def test_a_write_that_fails_says_why(tmp_path: Path, suffix: str) -> None:
+    import resource  # noqa: PLC0415  # not on Windows
+
+    maps = np.random.default_rng(0).random((20, 20, 20), dtype=np.float32)
+    source = _files.VolumeFile(Path("a.npy"), maps.shape, np.dtype(np.uint8), (1.0,) * 3, None)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, before[1]))
+    try:
+        with pytest.raises(_files.FileError, match=rf"out\{suffix}: cannot be written \(File too large\)"):
+            _files.write_map(tmp_path / f"out{suffix}", maps, source, MapSettings.of({}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_write_map_mends_the_voxel_size_that_disagrees(tmp_path: Path) -> None:
     labels = np.zeros((4, 5, 6), np.uint8)
     image = nibabel.Nifti1Image(labels, np.diag([2.0, 2.0, 2.0, 1.0]))

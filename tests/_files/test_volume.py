@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 import fastsdm
 from fastsdm import _files
 from fastsdm._files import memory
+from fastsdm._settings import MapSettings
 
 LABELS = np.zeros((20, 24, 12), np.uint8)
 LABELS[5:12, 6:15, 3:8] = 1
@@ -70,6 +71,13 @@ def test_the_affine_counts_and_another_pixdim_is_said(
 def test_rounding_of_a_rotated_affine_leaves_equal_sizes_equal(tmp_path: Path) -> None:
     opened = _files.open_volume(nifti(tmp_path / "a.nii", rotated(33, (0.7, 0.7, 0.7))))
     assert len(set(opened.spacing)) == 1
+
+
+@pytest.mark.parametrize("size", [0, np.nan, np.inf])
+def test_sizes_that_are_none_are_refused(tmp_path: Path, size: float) -> None:
+    path = with_pixdim(nifti(tmp_path / "a.nii", None), size, 1, 1)
+    with pytest.raises(_files.FileError, match=f"positive and finite, the file holds {size:g} x 1 x 1; --sp"):
+        _files.open_volume(path)
 
 
 def test_sizes_without_any_affine_are_those_of_pixdim(tmp_path: Path) -> None:
@@ -146,7 +154,9 @@ def test_an_npz_brings_its_spacing(tmp_path: Path) -> None:
 
 def test_a_map_that_was_written_is_read_with_its_spacing(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", labels=LABELS, spacing=[0.5, 1, 2])
-    _files.write_map(tmp_path / "b.npz", LABELS / 2, _files.open_volume(tmp_path / "a.npz"), "")
+    _files.write_map(
+        tmp_path / "b.npz", LABELS / 2, _files.open_volume(tmp_path / "a.npz"), MapSettings.of({})
+    )
     again = _files.open_volume(tmp_path / "b.npz")
     assert again.spacing == (0.5, 1, 2)
     np.testing.assert_array_equal(again.read(), LABELS / 2)

@@ -44,3 +44,17 @@ def test_a_broken_file_is_named_and_the_exit_code_says_so(command, tmp_path: Pat
     assert done.exit_code == 1
     assert f"{tmp_path / 'b.npy'}:" in "".join(done.stderr.splitlines())
     assert (tmp_path / "out" / "a.npy").exists()
+
+
+def test_wrong_usage_names_the_option(command, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", testing.blobs((9, 10, 11), sigma=2))
+    for option, value, message in (
+        ("--format", "png", "--format: must be one of '.nii', "),
+        ("--out", tmp_path / "a.npy", f"--out: must be a folder, or a new one; {tmp_path / 'a.npy'} is not"),
+        ("--scheduler", "nonsense", "--scheduler: must be the address of one, got 'nonsense'"),
+        ("--empty", "raise", "--empty: must be one of"),
+    ):
+        done = command("precompute", tmp_path / "a.npy", "--out", tmp_path / "out", option, value)
+        assert done.exit_code == 2, done.stderr
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
