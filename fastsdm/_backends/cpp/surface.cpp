@@ -5,7 +5,6 @@
 #include "surface.hpp"
 
 #include <algorithm>
-#include <bitset>
 #include <cmath>
 #include <memory>
 #include <stdexcept>
@@ -33,15 +32,14 @@ struct Surface {
   Index count() const { return begins.back(); }
   void number_elements() {
     for (Index row = 0; row < bits.rows(); ++row) {
-      std::size_t held = 0;
-      for (Index i = 0; i < bits.words; ++i) held += std::bitset<kBits>(bits.row(row)[i]).count();
-      begins[static_cast<std::size_t>(row + 1)] = begins[static_cast<std::size_t>(row)] + static_cast<Index>(held);
+      Index end = begins[static_cast<std::size_t>(row)];
+      each_bit(bits.row(row), bits.words, [&](Index) { ++end; });
+      begins[static_cast<std::size_t>(row + 1)] = end;
     }
   }
 };
 
 struct alignas(64) Worker {
-  std::vector<std::uint8_t> bytes;  // a row
   bool is_nan[2] = {false, false};
 };
 
@@ -51,8 +49,6 @@ class Measure {
       : problem_(problem), threads_(threads), isa_(isa), kernel_(kernel_of(isa)), grid_(problem.shape) {
     const Index voxels = problem.shape[0] * problem.shape[1] * problem.shape[2];
     workers_.resize(static_cast<std::size_t>(useful_threads(voxels, threads)));
-    for (Worker& worker : workers_)
-      worker.bytes.resize(static_cast<std::size_t>(problem.shape[2] + kPhasePadding));
     if (problem.between) {
       for (std::size_t axis = problem.planar ? 1 : 0; axis < 3; ++axis) ++grid_[axis];
     }
@@ -73,21 +69,27 @@ class Measure {
   }
 
  private:
-  // All classes of a row one after the other: what was read stays in the cache.
+  // All classes of 64 voxels one after the other: channels may lie beside each other in a cache line.
   void read_masks() {
     for (std::size_t i = 0; i < 2 * problem_.classes.size(); ++i) masks_.emplace_back(problem_.shape);
     const Index depth = problem_.shape[0], height = problem_.shape[1], width = problem_.shape[2];
-    const Reader readers[2] = {{problem_.volumes[0], width, kernel_}, {problem_.volumes[1], width, kernel_}};
+    const ReadBits readers[2] = {read_bits_of(problem_.volumes[0]), read_bits_of(problem_.volumes[1])};
     parallel_for(2 * depth, grain(height * width), workers_, [&](Index item, Worker& worker) {
       const Index z = item / 2;
       const std::size_t volume = static_cast<std::size_t>(item % 2);
-      std::fill(worker.bytes.begin(), worker.bytes.end(), std::uint8_t{0});
+      const Channels& channels = problem_.volumes[volume];
+      const unsigned char* const data = static_cast<const unsigned char*>(channels.data);
+      const auto& strides = channels.strides;
       for (Index y = 0; y < height; ++y) {
-        for (std::size_t c = 0; c < problem_.classes.size(); ++c) {
-          Word* const words = masks_[2 * c + volume].row(z * height + y);
-          const SurfaceClass& wanted = problem_.classes[c];
-          worker.is_nan[volume] |=
-              readers[volume].read(wanted.channel, wanted.patterns[volume], z, y, worker.bytes.data(), words);
+        for (Index x = 0; x < width; x += kBits) {
+          const Index place = z * strides[1] + y * strides[2] + x * strides[3];
+          for (std::size_t c = 0; c < problem_.classes.size(); ++c) {
+            const SurfaceClass& wanted = problem_.classes[c];
+            if (!wanted.patterns[volume] && !channels.floats) continue;
+            masks_[2 * c + volume].row(z * height + y)[x / kBits] = readers[volume](
+                data + (wanted.channel * strides[0] + place) * channels.element_bytes, std::min(width - x, kBits),
+                strides[3], wanted.patterns[volume].value_or(ClassPattern{}), worker.is_nan[volume]);
+          }
         }
       }
     });

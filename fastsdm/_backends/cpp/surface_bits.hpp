@@ -7,6 +7,9 @@
 
 #include "surface.hpp"
 
+#if defined(__SSE2__) || defined(_M_X64)
+#include <emmintrin.h>
+#endif
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #endif
@@ -56,79 +59,87 @@ struct BitVolume {
 
 // ---- from labels to bits --------------------------------------------------------------------------------
 
-// Writes what `inside` says of each element of a row, 0 or 1.
-template <class T, class Inside>
-void mark_row(const void* data, Index width, Index stride, Inside inside, std::uint8_t* bytes) {
-  const T* const row = static_cast<const T*>(data);
-  if (stride == 1) {
-    for (Index x = 0; x < width; ++x) bytes[x] = inside(row[x]);
-  } else {
-    for (Index x = 0; x < width; ++x) bytes[x] = inside(row[x * stride]);
+inline void prefetch(const void* place) {
+#if defined(__SSE2__) || defined(_M_X64)
+  _mm_prefetch(static_cast<const char*>(place), _MM_HINT_T0);
+#elif defined(__GNUC__)
+  __builtin_prefetch(place);
+#endif
+}
+
+// One bit of each of 64 bytes, which hold nothing above bit 1.
+template <int bit>
+Word packed(const std::uint8_t* bytes) {
+  Word word = 0;
+#if defined(__SSE2__) || defined(_M_X64)
+  for (int i = 0; i < 4; ++i) {
+    const __m128i sixteen = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes) + i);
+    word |= static_cast<Word>(_mm_movemask_epi8(_mm_slli_epi16(sixteen, 7 - bit))) << (16 * i);
   }
-}
-
-template <class T>
-void match_strided(const void* row, Index width, Index stride, const ClassPattern& pattern, std::uint8_t* bytes) {
-  const T low = static_cast<T>(pattern.low), span = static_cast<T>(pattern.span);
-  mark_row<T>(row, width, stride, [=](T value) { return static_cast<T>(value - low) <= span; }, bytes);
-}
-
-// Returns whether the row holds NaN.
-template <class T>
-bool mark_floats(const void* row, Index width, Index stride, std::uint8_t* bytes) {
-  bool is_nan = false;
-  const auto inside = [&](T value) {
-    is_nan |= value != value;
-    return value > T{0.5};
-  };
-  mark_row<T>(row, width, stride, inside, bytes);
-  return is_nan;
-}
-
-void pack(const std::uint8_t* bytes, Index width, Word* words) {
-  for (Index x = 0; x < width; x += 8) {
+#else
+  for (int i = 0; i < 64; i += 8) {
     Word eight = 0;
-    for (int i = 0; i < 8; ++i) eight |= static_cast<Word>(bytes[x + i]) << (8 * i);
-    // Moves the lowest bit of byte i to bit 56 + i; no two products meet.
-    words[x / kBits] |= (eight * 0x0102040810204080u >> 56) << (x % kBits);
+    for (int j = 0; j < 8; ++j) eight |= static_cast<Word>(bytes[i + j] >> bit & 1) << (8 * j);
+    // Moves the lowest bit of byte j to bit 56 + j; no two products meet.
+    word |= (eight * 0x0102040810204080u >> 56) << i;
   }
+#endif
+  return word;
 }
 
-class Reader {
- public:
-  Reader(const Channels& channels, Index width, const Kernel& kernel)
-      : channels_(channels),
-        width_(width),
-        match_row_(kernel.match_row[channels.element_bytes == 8 ? 3 : channels.element_bytes / 2]) {}
-
-  // Returns whether the row holds NaN.
-  bool read(Index channel, const std::optional<ClassPattern>& pattern, Index z, Index y, std::uint8_t* bytes,
-            Word* words) const {
-    if (!channels_.floats && !pattern) return false;
-    bool is_nan = false;
-    const auto& strides = channels_.strides;
-    const Index first = channel * strides[0] + z * strides[1] + y * strides[2], stride = strides[3];
-    const void* const row = static_cast<const unsigned char*>(channels_.data) + first * channels_.element_bytes;
-    if (channels_.floats) {
-      is_nan =
-          (channels_.element_bytes == 4 ? mark_floats<float> : mark_floats<double>)(row, width_, stride, bytes);
-    } else if (stride == 1) {
-      match_row_(row, pattern->low, pattern->span, width_, bytes);
-    } else {
-      constexpr decltype(&match_strided<std::uint8_t>) match[] = {
-          match_strided<std::uint8_t>, match_strided<std::uint16_t>, match_strided<std::uint32_t>,
-          match_strided<std::uint64_t>};
-      match[channels_.element_bytes == 8 ? 3 : channels_.element_bytes / 2](row, width_, stride, *pattern, bytes);
-    }
-    pack(bytes, width_, words);
-    return is_nan;
-  }
-
- private:
-  const Channels& channels_;
-  Index width_;
-  Kernel::MatchRow match_row_;
+struct Marks {
+  alignas(16) std::uint8_t bytes[kBits] = {};
 };
+
+// Marks up to 64 elements of a row.
+template <class T, class Mark>
+Marks marks_of(const void* data, Index count, Index stride, Mark mark) {
+  const T* const row = static_cast<const T*>(data);
+  Marks marks;
+  if (stride == 1) {
+    for (Index x = 0; x < count; ++x) marks.bytes[x] = mark(row[x]);
+    return marks;
+  }
+  Index x = 0;
+  for (; x + 8 <= count; x += 8) {
+    for (Index i = 0; i < 8; i += 2) prefetch(row + (x + i + kBits) * stride);
+    for (Index i = 0; i < 8; ++i) marks.bytes[x + i] = mark(row[(x + i) * stride]);
+  }
+  for (; x < count; ++x) marks.bytes[x] = mark(row[x * stride]);
+  return marks;
+}
+
+// Which of up to 64 elements of a row are inside; sets `is_nan` if one is NaN.
+using ReadBits = Word (*)(const void* row, Index count, Index stride, const ClassPattern& pattern, bool& is_nan);
+
+template <class T>
+Word integer_bits(const void* row, Index count, Index stride, const ClassPattern& pattern, bool&) {
+  const T low = static_cast<T>(pattern.low), span = static_cast<T>(pattern.span);
+  const auto mark = [=](T value) { return static_cast<T>(value - low) <= span; };
+  return packed<0>(marks_of<T>(row, count, stride, mark).bytes);
+}
+
+template <class T>
+Word float_bits(const void* row, Index count, Index stride, const ClassPattern&, bool& is_nan) {
+  const Marks marks =
+      marks_of<T>(row, count, stride, [](T value) { return (value > T{0.5}) | (value != value) << 1; });
+  is_nan |= packed<1>(marks.bytes) != 0;
+  return packed<0>(marks.bytes);
+}
+
+inline ReadBits read_bits_of(const Channels& channels) {
+  if (channels.floats) return channels.element_bytes == 4 ? float_bits<float> : float_bits<double>;
+  switch (channels.element_bytes) {
+    case 1:
+      return integer_bits<std::uint8_t>;
+    case 2:
+      return integer_bits<std::uint16_t>;
+    case 4:
+      return integer_bits<std::uint32_t>;
+    default:
+      return integer_bits<std::uint64_t>;
+  }
+}
 
 // ---- from bits to surfaces ------------------------------------------------------------------------------
 

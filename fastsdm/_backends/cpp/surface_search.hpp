@@ -14,21 +14,23 @@ namespace {
 // Neighbouring rows in the table; beyond it rows are looked for one by one.
 constexpr Index kMostNeighbours = 4096;
 
-// Steps from x to the row's nearest bit; negative where it has none.
-inline Index steps_within(const Word* row, Index words, Index x) {
+// Steps from x to the row's nearest bit; kBits if it has none within fewer steps.
+inline Index steps_nearby(const Word* row, Index x) {
   const Index i = x / kBits, shift = x % kBits;
   const Word right = row[i] >> shift | row[i + 1] << 1 << (63 - shift);
   const Word left = row[i] << (63 - shift) | row[i - 1] >> 1 >> shift;
-  if ((right | left) != 0) {
-    return std::min(right != 0 ? lowest(right) : kBits, left != 0 ? 63 - highest(left) : kBits);
-  }
+  return std::min(right != 0 ? lowest(right) : kBits, left != 0 ? 63 - highest(left) : kBits);
+}
+
+// Steps from x to the nearest bit in other words of the row; negative if there is none.
+inline Index steps_beyond(const Word* row, Index words, Index x) {
   Index steps = -1;
-  for (Index j = i + 1; j < words; ++j) {
+  for (Index j = x / kBits + 1; j < words; ++j) {
     if (row[j] == 0) continue;
     steps = j * kBits + lowest(row[j]) - x;
     break;
   }
-  for (Index j = i - 1; j >= 0; --j) {
+  for (Index j = x / kBits - 1; j >= 0; --j) {
     if (row[j] == 0) continue;
     const Index other = x - (j * kBits + highest(row[j]));
     return steps < 0 ? other : std::min(steps, other);
@@ -90,7 +92,12 @@ class Search {
   void look(const BitVolume& other, Index z, Index y, Index x, double square, double& best, Index& looked) const {
     if (z < 0 || z >= shape_[0] || y < 0 || y >= shape_[1]) return;
     ++looked;
-    const Index steps = steps_within(other.row(z * shape_[1] + y), other.words, x);
+    const Word* const row = other.row(z * shape_[1] + y);
+    Index steps = steps_nearby(row, x);
+    if (steps == kBits) {
+      if (square + squared(2, kBits) >= best) return;
+      steps = steps_beyond(row, other.words, x);
+    }
     if (steps >= 0) best = std::min(best, square + squared(2, steps));
   }
 
