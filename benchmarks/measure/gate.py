@@ -1,22 +1,15 @@
-"""The gate: a contender is timed only after its map was compared with scipy's, in the same run.
-
-And the histogram of the errors of jump flooding, which is not exact.
-"""
+"""The gate: a contender is timed only after its map was compared with scipy's, in the same run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import numpy as np
-import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-import fastsdm
 from benchmarks.measure.cases import MapCase
 from fastsdm import testing
 from fastsdm.testing import Agreement, Array, Tolerance
@@ -83,50 +76,3 @@ def _signed_distance_at(where: Array, inside: Array, spacing: Sequence[float]) -
         nearest, _ = cKDTree(border * spacing).query(queries * np.asarray(spacing))
         distances[is_inside == phase] = -nearest if phase else nearest
     return distances
-
-
-_UNIT, _CT = (1.0, 1.0, 1.0), (3.0, 0.8, 0.7)
-#: Upper edges of the bins, in the smallest spacing; the first bin holds what is right up to rounding.
-EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, float("inf"))
-
-
-@dataclass(frozen=True)
-class ErrorHistogram:
-    """Absolute errors of one phantom.
-
-    Attributes:
-        phantom: its name.
-        voxels: how many were compared.
-        counts: voxels per bin; `counts[0]` are exact, bin `i` is above `EDGES[i - 1]` up to `EDGES[i]`.
-        largest: the largest error, in the smallest spacing.
-    """
-
-    phantom: str
-    voxels: int
-    counts: list[int]
-    largest: float
-
-
-#: Mask of a cube of that edge, and its spacing: what jump flooding finds hard.
-PHANTOMS: dict[str, tuple[Callable[[tuple[int, ...]], Array], tuple[float, float, float]]] = {
-    "blobs": (testing.blobs, _UNIT),
-    "blobs, 3 x 0.8 x 0.7": (testing.blobs, _CT),
-    "thin vessels, 3 x 0.8 x 0.7": (testing.vessels, _CT),
-    "0.1 % of the voxels": (partial(testing.noise, fraction=0.001), _UNIT),
-}
-
-
-def error_histogram(phantom: str, device: torch.device, size: int) -> ErrorHistogram:
-    """Errors of jump flooding, the backend that is not exact, on one of `PHANTOMS`."""
-    approximate = next(name for name, status in fastsdm.backends().items() if not status.exact)
-    make, spacing = PHANTOMS[phantom]
-    mask = make((size,) * 3)
-    target = torch.from_numpy(mask).to(device)
-    maps = fastsdm.signed_distance(target, spacing=spacing, convention="plain", backend=approximate)
-    truth = testing.reference_signed_distance(mask[None], (1,), np.array([spacing]))[0, 0]
-    errors = np.abs(maps.cpu().numpy() - truth)
-    errors[errors <= testing.ROUNDING * np.abs(truth)] = 0
-    errors /= min(spacing)
-    counts = [int((errors == 0).sum())]
-    counts += [int(((errors > low) & (errors <= high)).sum()) for low, high in pairwise(EDGES)]
-    return ErrorHistogram(phantom, errors.size, counts, float(errors.max()))

@@ -1,8 +1,7 @@
-"""Our losses beside MONAI's of the same name: the map alone, and forward with backward."""
+"""Our losses, beside MONAI's where they have one: the map alone, and forward with backward."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,12 +11,12 @@ import torch
 
 import fastsdm
 from benchmarks.measure.cases import organ_case
-from benchmarks.measure.timing import Budget, Run, Timing, clock_for, interleaved
+from benchmarks.measure.timing import Budget, Timing, clock_for, in_turns
 from fastsdm import losses
 
 OURS, MONAI = "fastsdm", "MONAI"
 NAMES = ("BoundaryLoss", "HausdorffDTLoss", "LogHausdorffDTLoss")
-TASKS = ("map", *NAMES)
+TASKS = ("map", *NAMES, "GeneralizedSurfaceLoss", "SDMRegressionLoss")
 CLASSES = 3
 #: Largest difference, as a share of the largest value of MONAI's map or gradient.
 _TOLERANCE = 1e-4
@@ -32,14 +31,14 @@ class LossRow:
         title: of the batch.
         contender: `OURS` or `MONAI`.
         timing: of one call.
-        max_abs: largest difference from MONAI's map, or gradient.
+        max_abs: largest difference from MONAI's map, or gradient; None where MONAI has no such loss.
     """
 
     task: str
     title: str
     contender: str
     timing: Timing
-    max_abs: float
+    max_abs: float | None
 
 
 class WrongResultError(RuntimeError):
@@ -98,7 +97,7 @@ class LossBatch:
 def measured_losses(
     size: int, device: torch.device, budget: Budget, tasks: Sequence[str] = TASKS
 ) -> list[LossRow]:
-    """Both sides' map, then both sides' losses forward and backward, checked and timed in turns.
+    """The map, then the losses forward and backward by all who have them, checked and timed in turns.
 
     Raises:
         WrongResultError: maps or gradients differ.
@@ -107,17 +106,10 @@ def measured_losses(
     rows = []
     for task in tasks:
         runs = batch.runs(task)
-        results, first_s = {}, {}
-        for name, run in runs.items():
-            run()
-            start = time.perf_counter()
-            results[name] = run().cpu()  # waits for a device
-            first_s[name] = time.perf_counter() - start
-        difference = largest_difference(task, results)
+        results = {name: run().cpu() for name, run in runs.items()}
+        difference = largest_difference(task, results) if MONAI in results else None
         del results
-        timings = interleaved(
-            {name: _any_round(run) for name, run in runs.items()}, first_s, budget, clock_for(device)
-        )
+        timings = in_turns(runs, budget, clock_for(device))
         rows += [LossRow(task, batch.title, name, timing, difference) for name, timing in timings.items()]
     return rows
 
@@ -136,7 +128,3 @@ def largest_difference(task: str, results: Mapping[str, torch.Tensor]) -> float:
 
 def _from_monai(module: str) -> Any:
     return import_module(f"monai.{module}")
-
-
-def _any_round(run: Callable[[], object]) -> Run:
-    return lambda _: run()

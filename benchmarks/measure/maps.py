@@ -106,7 +106,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class Trial:
     """The first, checked call of a contender; `run` is None where there is nothing to time."""
 
     row: MapRow
@@ -131,23 +131,23 @@ def measured(
     labels = case.make() if labels is None else labels
     reference = reference_for(case, labels, settings)
     clock = clock_for(settings.device)
-    trials = {each.name: _trial(each, case, labels, reference, settings, clock) for each in contenders}
-    runs = {name: trial.run for name, trial in trials.items() if trial.run is not None}
-    first_s = {name: trial.first_s for name, trial in trials.items()}
+    trials = {each.name: trial(each, case, labels, reference, settings, clock) for each in contenders}
+    runs = {name: tried.run for name, tried in trials.items() if tried.run is not None}
+    first_s = {name: tried.first_s for name, tried in trials.items()}
     timings = interleaved(runs, first_s, settings.budget, clock)
     for name, timing in timings.items():
         settings.rates[name] = case.map_voxels / timing.median_s
-    return [replace(trial.row, timing=timings.get(name)) for name, trial in trials.items()]
+    return [replace(tried.row, timing=timings.get(name)) for name, tried in trials.items()]
 
 
-def _trial(
+def trial(
     contender: Contender,
     case: MapCase,
     labels: Array,
     reference: Reference,
     settings: Settings,
     clock: Clock,
-) -> _Trial:
+) -> Trial:
     row = MapRow(
         case=case.name,
         title=case.title,
@@ -160,27 +160,27 @@ def _trial(
         checked=str(reference),
     )
     is_reference = contender.name == ScipyPeer.name and reference.scipy_s is not None
-    note = left_out(contender, case, reference) or (
-        "" if is_reference else too_slow(contender, case, settings)
+    note = _left_out(contender, case, reference) or (
+        "" if is_reference else _too_slow(contender, case, settings)
     )
     if note:
-        return _Trial(replace(row, note=note, checked=""))
+        return Trial(replace(row, note=note, checked=""))
     try:
         prepared = contender.prepared(case, labels, settings.threads)
         if is_reference and reference.scipy_s is not None:  # it has just run
-            return _Trial(replace(row, agreement=_PERFECT), prepared.run, reference.scipy_s)
+            return Trial(replace(row, agreement=_PERFECT), prepared.run, reference.scipy_s)
         if not contender.on_host:
             prepared.run(0)  # a kernel may have to be compiled for this shape
         first_s, result = clock.timed(prepared.run, 0)
         maps = prepared.plain(result)
     except Exception as error:  # a contender may raise anything; the others go on, and the row tells
-        return _Trial(replace(row, note=one_line(error), crashed=True, checked=""))
+        return Trial(replace(row, note=one_line(error), crashed=True, checked=""))
     settings.rates[contender.name] = case.map_voxels / first_s
     agreement = reference.agreement(maps, contender.tolerance, contender.half)
     if not agreement.passed:
         note = f"disagrees with scipy, by up to {agreement.max_abs:.3g}"
-        return _Trial(replace(row, agreement=agreement, note=note))
-    return _Trial(replace(row, agreement=agreement), prepared.run, first_s)
+        return Trial(replace(row, agreement=agreement, note=note))
+    return Trial(replace(row, agreement=agreement), prepared.run, first_s)
 
 
 def one_line(error: Exception) -> str:
@@ -188,7 +188,7 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def left_out(contender: Contender, case: MapCase, reference: Reference) -> str:
+def _left_out(contender: Contender, case: MapCase, reference: Reference) -> str:
     """Why a contender does not apply to a case; empty if it does."""
     if case.classes is None and contender.name == OneHotRecipePeer.name:
         return "is a recipe for label maps; on a mask it is scipy"
@@ -197,7 +197,7 @@ def left_out(contender: Contender, case: MapCase, reference: Reference) -> str:
     return ""
 
 
-def too_slow(contender: Contender, case: MapCase, settings: Settings) -> str:
+def _too_slow(contender: Contender, case: MapCase, settings: Settings) -> str:
     """Why a contender is not even called on a case; empty where it is."""
     expected, limit = settings.expected_s(contender.name, case.map_voxels), settings.budget.longest_call_s
     return f"would take {expected:.0f} s, the limit is {limit:.0f} s" if expected > limit else ""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.environment import ROOT, Environment
-from benchmarks.measure.gate import ErrorHistogram
 from benchmarks.measure.losses import LossRow
 from benchmarks.measure.maps import MapRow
 from benchmarks.measure.memory import MemoryRow
@@ -38,7 +37,6 @@ class Results:
         losses: ours beside MONAI's.
         steps: the training step.
         scaling: points of the curves.
-        errors: of jump flooding.
         minutes: how long each part took.
         absent: peers, parts and cases that were left out, and why.
         failures: what is wrong or broke off, one line each; empty when all is well.
@@ -55,7 +53,6 @@ class Results:
     losses: list[LossRow] = field(default_factory=list)
     steps: list[StepRow] = field(default_factory=list)
     scaling: list[ScalingRow] = field(default_factory=list)
-    errors: list[ErrorHistogram] = field(default_factory=list)
     minutes: dict[str, float] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)

@@ -17,10 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.measure.cases import CASES
 from benchmarks.measure.contenders import Contender, our_contenders
 from benchmarks.measure.environment import environment
-from benchmarks.measure.gate import PHANTOMS, error_histogram
-from benchmarks.measure.losses import TASKS, measured_losses
+from benchmarks.measure.losses import MONAI, NAMES, OURS, TASKS, measured_losses
 from benchmarks.measure.maps import Settings, measured, one_line, warm_up
-from benchmarks.measure.memory import can_measure, peak_memory
+from benchmarks.measure.memory import can_measure, loss_peak, peak_memory
 from benchmarks.measure.peers import peer_contenders
 from benchmarks.measure.results import FORMAT, Results
 from benchmarks.measure.scaling import measured_point, scaling_points
@@ -28,7 +27,7 @@ from benchmarks.measure.timing import Budget, measured_bandwidth
 from benchmarks.measure.training_step import default_channels, measured_steps, workload
 
 #: Named after the lists of `Results` that they fill.
-PARTS = ("maps", "memory", "losses", "steps", "scaling", "errors")
+PARTS = ("maps", "memory", "losses", "steps", "scaling")
 _FULL_MINUTES, _QUICK_MINUTES = 22.0, 2.4
 
 #: What to show while it runs, and what makes its rows.
@@ -195,6 +194,12 @@ def _memory(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> It
                 f"{name}, {CASES[case].title}",
                 partial(_one, peak_memory, case, name, plan.device, plan.threads),
             )
+    for task in () if plan.quick or missing_package("losses") else TASKS[1:]:
+        for owner in (OURS, MONAI) if task in NAMES else (OURS,):
+            yield (
+                f"{task} of {owner}",
+                partial(_one, loss_peak, task, owner, 96, plan.device, plan.threads),
+            )
 
 
 def _losses(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
@@ -223,11 +228,6 @@ def _scaling(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> I
         yield f"{point.curve} {point.label}", partial(measured_point, point)
 
 
-def _errors(plan: Plan, everyone: Sequence[Contender], settings: Settings) -> Iterator[Item]:
-    for phantom in PHANTOMS:
-        yield phantom, partial(_one, error_histogram, phantom, plan.device, 48 if plan.quick else 96)
-
-
 def _one(measure: Callable[..., Any], *arguments: Any) -> Sequence[Any]:
     return [measure(*arguments)]
 
@@ -238,5 +238,4 @@ _ITEMS: dict[str, Callable[[Plan, Sequence[Contender], Settings], Iterator[Item]
     "losses": _losses,
     "steps": _steps,
     "scaling": _scaling,
-    "errors": _errors,
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from benchmarks.measure.environment import Environment
-from benchmarks.measure.gate import ErrorHistogram
 from benchmarks.measure.losses import MONAI, OURS, LossRow
 from benchmarks.measure.maps import MapRow
 from benchmarks.measure.memory import MemoryRow
@@ -33,8 +32,6 @@ def markdown(results: Results, plots: Iterable[str]) -> str:
         parts += [f"## Training step: {results.steps[0].network}", _steps(results.steps)]
     if results.scaling:
         parts += ["## Scaling, nanoseconds per voxel of the map", *_curves(results.scaling)]
-    if results.errors:
-        parts += ["## Errors of jump flooding", _histograms(results.errors)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -45,11 +42,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
-def loss_ratios(rows: Sequence[LossRow]) -> list[tuple[str, str, LossRow, LossRow]]:
-    """Task, batch, ours and MONAI's of every pair."""
-    found = {(row.task, row.contender): row for row in rows}
-    tasks = dict.fromkeys(row.task for row in rows)
-    return [(task, found[task, OURS].title, found[task, OURS], found[task, MONAI]) for task in tasks]
+def loss_pairs(rows: Sequence[LossRow]) -> list[tuple[LossRow, LossRow | None]]:
+    """Ours and MONAI's of every task; None where MONAI has no such loss."""
+    theirs = {row.task: row for row in rows if row.contender == MONAI}
+    return [(row, theirs.get(row.task)) for row in rows if row.contender == OURS]
 
 
 def _bad_news(results: Results) -> list[str]:
@@ -147,9 +143,12 @@ def _memory(rows: Sequence[MemoryRow]) -> str:
 def _losses(rows: Sequence[LossRow]) -> str:
     head = ("task", "batch", "fastsdm, ms", "MONAI, ms", "ratio", "largest difference")
     cells = []
-    for task, batch, own, theirs in loss_ratios(rows):
-        ratio = f"{theirs.timing.median_s / own.timing.median_s:.1f}"
-        cells.append((task, batch, spread(own.timing), spread(theirs.timing), ratio, f"{own.max_abs:.1g}"))
+    for own, theirs in loss_pairs(rows):
+        compared = ["", "", ""]
+        if theirs is not None:
+            ratio = f"{theirs.timing.median_s / own.timing.median_s:.1f}"
+            compared = [spread(theirs.timing), ratio, f"{own.max_abs:.1g}"]
+        cells.append((own.task, own.title, spread(own.timing), *compared))
     return table(head, cells, numbers=(2, 3, 4, 5))
 
 
@@ -166,14 +165,6 @@ def _steps(rows: Sequence[StepRow]) -> str:
         for row in rows
     ]
     return table(head, cells)
-
-
-def _histograms(rows: Sequence[ErrorHistogram]) -> str:
-    cells = [
-        (row.phantom, f"{row.voxels}", f"{100 * row.counts[0] / row.voxels:.4f} %", f"{row.largest:.3f}")
-        for row in rows
-    ]
-    return table(("phantom", "voxels", "exact", "largest error, voxels"), cells)
 
 
 def _curves(rows: Sequence[ScalingRow]) -> list[str]:

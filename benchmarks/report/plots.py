@@ -10,7 +10,6 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator
 
-from benchmarks.measure.gate import EDGES, ErrorHistogram
 from benchmarks.measure.maps import MapRow
 from benchmarks.measure.results import Results, best_ours, by_case
 from benchmarks.measure.scaling import AXES, ScalingRow
@@ -19,7 +18,6 @@ from benchmarks.report import style
 from benchmarks.report.markdown import times
 
 _PANELS_A_ROW = 3
-_ERROR_COLOURS = (style.OURS, "#56B4E9", "#E69F00", "#009E73")
 
 
 def throughput(results: Results, path: Path) -> bool:
@@ -130,36 +128,6 @@ def _step_panel(axis: Any, steps: Sequence[StepRow]) -> None:
     axis.set_title("grey: network, losses, optimiser; colour: the map", weight="normal", fontsize=9.5)
 
 
-def error_histogram(results: Results, path: Path) -> bool:
-    """Share of voxels that jump flooding gets wrong, by how much."""
-    if not results.errors:
-        return False
-    title = "Jump flooding: voxels that are not exact"
-    fill: style.Fill = lambda _, axes: _error_panel(axes[0, 0], results.errors)  # noqa: E731
-    style.drawn(path, results.environment, title, (1, 1), (9.6, 3.8), fill)
-    return True
-
-
-def _error_panel(axis: Any, histograms: Sequence[ErrorHistogram]) -> None:
-    bins = len(EDGES) - 1
-    width = 0.84 / len(histograms)
-    for index, each in enumerate(histograms):
-        shares = [100 * count / each.voxels for count in each.counts[1:]]
-        places = [place - 0.42 + (index + 0.5) * width for place in range(bins)]
-        label = f"{each.phantom}: {100 * each.counts[0] / each.voxels:.4f} % exact, worst {each.largest:.2f}"
-        bars = axis.bar(places, shares, 0.94 * width, label=label, color=_ERROR_COLOURS[index % 4])
-        axis.bar_label(bars, [f"{count}" if count else "" for count in each.counts[1:]], fontsize=7.5)
-    axis.set_xticks(range(bins), [*(f"up to {high:g}" for high in EDGES[1:-1]), f"above {EDGES[-2]:g}"])
-    axis.set_yscale("log")
-    least = 100 / max(each.voxels for each in histograms)
-    most = max(100 * max(each.counts[1:]) / each.voxels for each in histograms)
-    axis.set_ylim(least / 2, max(3 * most, 100 * least))
-    axis.set_xlabel("error, in units of the smallest spacing")
-    axis.set_ylabel("share of voxels, %")
-    title = f"{histograms[0].voxels} voxels each; on the bars, how many"
-    axis.legend(title=title, frameon=False, fontsize=8.5, title_fontsize=8.5, loc="upper right")
-
-
 def overview(results: Results, path: Path, cases: Sequence[str]) -> bool:
     """For the README: throughput of some cases and, where it was measured, the training step."""
     by_name = by_case(results.maps)
@@ -190,7 +158,6 @@ PLOTS: dict[str, Callable[[Results, Path], bool]] = {
     "throughput": throughput,
     "scaling": scaling,
     "step": step_share,
-    "errors": error_histogram,
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.measure.losses import MONAI
 from benchmarks.measure.maps import MapRow
 from benchmarks.measure.results import Results, best_ours, by_case
-from benchmarks.report.markdown import loss_ratios, milliseconds, table, times
+from benchmarks.report.markdown import loss_pairs, milliseconds, table, times
 from benchmarks.report.plots import overview
 
 #: By device type of the run: the cases of the table, and those of the figure.
@@ -70,9 +70,8 @@ def block(results: Results, json_path: Path, root: Path) -> str:
     names = {own.contender.removeprefix("fastsdm ") for own in map(best_ours, maps) if own}
     backends = " or ".join(f"`{name}`" for name in sorted(names))
     parts.append(
-        f"Medians on {here.where}, commit {here.commit}, backend {backends}; "
-        "`2.0x` is twice as long as fastsdm in the same run, after every result was checked. "
-        f"Made by `{results.command}`; all it measured: [{report}]({report})."
+        f"Medians on {here.where}, commit {here.commit}, backend {backends}, after every result was checked. "
+        f"`2.0x` is twice as long as fastsdm in the same run. [Command and all figures]({report})."
         + (f" {results.note}" if results.note else "")
     )
     return "\n\n".join(parts)
@@ -92,12 +91,12 @@ def _map_row(rows: Sequence[MapRow]) -> _Row:
 def _loss_rows(results: Results) -> list[_Row]:
     return [
         (
-            f"{task} with its gradient, {batch}",
+            f"{own.task} with its gradient, {own.title}",
             milliseconds(own.timing.median_s),
             {MONAI: times(theirs.timing.median_s / own.timing.median_s)},
         )
-        for task, batch, own, theirs in loss_ratios(results.losses)
-        if task != "map"
+        for own, theirs in loss_pairs(results.losses)
+        if theirs is not None and own.task != "map"
     ]
 
 

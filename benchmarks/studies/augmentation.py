@@ -1,8 +1,9 @@
-"""What warping a precomputed distance map costs: its error against the map of the warped labels.
+"""Errors of a distance map that is warped with its labels: table and figure of docs/augmentation.md.
 
-`python -m benchmarks.studies.augmentation` prints the table of docs/augmentation.md; with `--figure PATH`
-it draws the figure as well. The volume is the MNI template's, with room around it so that all tissue stays
-inside.
+python -m benchmarks.studies.augmentation [--figure docs/figures/augmentation.png]
+
+The error is the warped map minus the map of the warped labels. The volume is the MNI template's, with room
+around it so that all tissue stays inside.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ MARGIN = 24
 BAND = 5.0
 #: In the volume with its margin.
 CROP_START = (130, 60, 130)
-#: From labels and map before to labels and map after, and where the map after is known.
-Warp: TypeAlias = Callable[[torch.Tensor, torch.Tensor], "tuple[torch.Tensor, torch.Tensor, torch.Tensor]"]
+#: Labels and map after a transform, and where that map is known.
+Warped: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+#: Transforms labels and map.
+Warp: TypeAlias = Callable[[torch.Tensor, torch.Tensor], Warped]
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,13 @@ def distance_map(labels: torch.Tensor, spacing: tuple[float, float, float]) -> t
     return fastsdm.signed_distance(labels[:, 0], classes=CLASSES, spacing=spacing, convention="midline")
 
 
-def flip(labels: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def flip(labels: torch.Tensor, before: torch.Tensor) -> Warped:
     """Mirrored along two axes."""
     after = labels.flip(2, 4)
     return after, before.flip(2, 4), torch.ones_like(after, dtype=torch.bool)
 
 
-def permute(labels: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def permute(labels: torch.Tensor, before: torch.Tensor) -> Warped:
     """Axes in another order."""
     after = labels.permute(0, 1, 4, 2, 3)
     return after, before.permute(0, 1, 4, 2, 3), torch.ones_like(after, dtype=torch.bool)
@@ -112,7 +115,7 @@ def permute(labels: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, t
 def crop(context: int) -> Warp:
     """A patch of 64^3 at the brain's edge, cut out with so many voxels of context, known without them."""
 
-    def warp(labels: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def warp(labels: torch.Tensor, before: torch.Tensor) -> Warped:
         block: tuple[Any, ...] = (
             ...,
             *(slice(first - context, first + 64 + context) for first in CROP_START),
@@ -129,7 +132,7 @@ def crop(context: int) -> Warp:
 def affine(matrix: np.ndarray[Any, Any]) -> Warp:
     """Voxel offsets from the centre are multiplied by `matrix`; the map is read linearly, labels nearest."""
 
-    def warp(labels: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def warp(labels: torch.Tensor, before: torch.Tensor) -> Warped:
         shape = labels.shape[2:]
         inverse = torch.from_numpy(np.linalg.inv(matrix)).float()
         axes = [torch.arange(n) - (n - 1) / 2 for n in shape]
@@ -154,7 +157,7 @@ def rotation(degrees: float) -> np.ndarray[Any, Any]:
 def elastic(rms: float, grid: float) -> Warp:
     """The elastic part of `random_affine_elastic`; the map is carried as channels of the image are."""
 
-    def warp(labels: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def warp(labels: torch.Tensor, before: torch.Tensor) -> Warped:
         channels = torch.cat([before, torch.ones_like(before[:, :1])], dim=1)
         after, warped_labels = random_affine_elastic(
             channels,

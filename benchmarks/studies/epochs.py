@@ -1,9 +1,9 @@
-"""Samples per second of an epoch whose maps are stored, made with a halo, or made by the loss.
+"""Samples per second with maps that are stored, made with a halo, or made by the loss: docs/patches.md.
 
 python -m benchmarks.studies.epochs [--volumes 4] [--size 192] [--patch 96] [--limit 20] [--workers 0]
 
-Every way reads the same patches of memory-mapped images and labels and ends with the value of the same
-boundary loss; there is no network. The maps are compared before anything is timed.
+Every way reads the same patches of memory-mapped images and labels, and computes the same boundary loss at
+the end; there is no network. The maps are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ import typer
 from torch.utils.data import DataLoader
 
 from benchmarks.measure.cases import organs
-from benchmarks.measure.timing import Budget, HostClock, Run, interleaved
+from benchmarks.measure.timing import Budget, in_turns
 from benchmarks.report.markdown import table
 from fastsdm.data import PatchDataset, PatchSampler, StoredMaps, Volume, precompute
 from fastsdm.losses import BoundaryLoss
@@ -44,15 +44,14 @@ def volumes(folder: Path, count: int, size: int, limit: float) -> dict[str, list
         np.save(path, labels)
         np.save(folder / path.name, labels.astype(np.float32) / CLASSES)
     images = [np.load(folder / path.name, mmap_mode="r") for path in paths]
-    held = {
-        "": [Volume(image, np.load(path, mmap_mode="r")) for image, path in zip(images, paths, strict=True)]
-    }
+    labels_of = {path: np.load(path, mmap_mode="r") for path in paths}
+    held = {"": [Volume(image, labels_of[path]) for image, path in zip(images, paths, strict=True)]}
     for way, (suffix, dtype) in STORED.items():
         out = folder / f"maps{len(held)}"
         precompute(paths, out, classes=CLASSES, max_distance=limit, suffix=suffix, dtype=dtype)
         maps = StoredMaps(out)
         held[way] = [
-            Volume(image, np.load(path, mmap_mode="r"), distance_map=maps.of(path))
+            Volume(image, labels_of[path], distance_map=maps.of(path))
             for image, path in zip(images, paths, strict=True)
         ]
     return held
@@ -80,10 +79,10 @@ def check_same(ways: dict[str, PatchDataset], sampler: PatchSampler) -> None:
                 raise SystemExit(f"{way}: the map differs from the halo's, so no time is told")
 
 
-def with_processor_time(run: Run, seconds: list[float], round_: int) -> None:
+def with_processor_time(run: Callable[[], object], seconds: list[float]) -> None:
     """Run once and note the processor time, which other programs do not lengthen."""
     begun = time.process_time()
-    run(round_)
+    run()
     seconds.append(time.process_time() - begun)
 
 
@@ -106,24 +105,21 @@ def main(
         )
         ways = {way: make(held[way], context="stored") for way in STORED}
         ways["halo"] = make(held[""], context="halo")
-        ways["the loss, of the patch alone"] = make(held[""], context=None)
+        ways["the loss, of the patch alone"] = bare = make(held[""], context=None)
         sampler = PatchSampler(ways["halo"], patches_per_epoch=patches, seed=0)
         check_same(ways, sampler)
-        runs: dict[str, Any] = {
-            way: lambda _, dataset=dataset: epoch(dataset, sampler, loss, logits, workers)
-            for way, dataset in ways.items()
+
+        def read_only() -> None:
+            for _ in DataLoader(bare, BATCH, sampler=sampler, num_workers=workers):
+                pass
+
+        runs: dict[str, Callable[[], object]] = {
+            way: partial(epoch, dataset, sampler, loss, logits, workers) for way, dataset in ways.items()
         }
-        runs["no maps, no loss"] = lambda _: sum(
-            len(batch["label"])
-            for batch in DataLoader(
-                ways["the loss, of the patch alone"], BATCH, sampler=sampler, num_workers=workers
-            )
-        )
-        for run in runs.values():
-            run(0)
+        runs["no maps, no loss"] = read_only
         processor: dict[str, list[float]] = {way: [] for way in runs}
         counted = {way: partial(with_processor_time, run, processor[way]) for way, run in runs.items()}
-        timings = interleaved(counted, dict.fromkeys(runs, 0.1), Budget(0.1 * repeats, repeats), HostClock())
+        timings = in_turns(counted, Budget(600.0, most=repeats))
     print(
         f"{patches} patches of {patch}^3 from {count} volumes of {size}^3, {CLASSES} classes, "
         f"max_distance={limit:g}, batches of {BATCH}, {workers} workers, {torch.get_num_threads()} threads\n"

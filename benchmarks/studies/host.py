@@ -1,12 +1,13 @@
-"""What a call costs the host, apart from the kernels: `python -m benchmarks.host`.
+"""Microseconds that a call takes the host, apart from the kernels: the table of docs/performance.md.
 
-Every row is in microseconds: the 20th percentile of many blocks of 20 calls, and the median of it over
-rounds. The Triton rows run the real path on the CPU with the launches replaced by nothing. The rows that
-begin with a dash are what the first one is made of. With `--beside DIR` a build of another commit is timed in
-alternation, each in a process of its own:
+python -m benchmarks.studies.host [--rounds 5] [--beside BUILD]
+
+A time is the 20th percentile of many blocks of 20 calls, then the median over rounds. The Triton rows run the
+real path on the CPU with the launches replaced by nothing. Rows with a dash are parts of the first row.
+With `--beside` a build of another commit is timed in alternation, each in a process of its own:
 
     git worktree add ../old COMMIT && pip install --no-deps --target ../old-build ../old
-    python -m benchmarks.host --beside ../old-build
+    python -m benchmarks.studies.host --beside ../old-build
 """
 
 from __future__ import annotations
@@ -167,14 +168,12 @@ def _measured(build: Path | None, probe: str, *arguments: str, **variables: str)
 
 
 def _median(name: str, rounds: Sequence[dict[str, float | None]]) -> float | None:
-    times = [measured.get(name) for measured in rounds]
-    return statistics.median(time for time in times if time is not None) if None not in times else None
+    times = [time for measured in rounds if (time := measured.get(name)) is not None]
+    return statistics.median(times) if times else None
 
 
 def main(
-    beside: Annotated[
-        Path | None, typer.Option(help="Folder that a build of another commit was put in.")
-    ] = None,
+    beside: Annotated[Path | None, typer.Option(help="Folder of a build of another commit.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Processes for each build.")] = 5,
 ) -> None:
     """Print the host's cost of a call, step by step."""
@@ -186,11 +185,10 @@ def main(
             theirs.append(_probe(beside))
     rows = []
     for name in ours[0]:
-        here = _median(name, ours)
+        here, there = _median(name, ours), _median(name, theirs)
         row = [name, "skipped: no CUDA device" if here is None else f"{here:.1f}"]
         if theirs:
-            there = _median(name, theirs)
-            ratio = "" if here is None or there is None else f"{there / here:.1f}x"
+            ratio = f"{there / here:.1f}x" if here and there else ""
             row += ["" if there is None else f"{there:.1f}", ratio]
         rows.append(row)
     print(table(["step", "us", *(["us, other build", "ratio"] if theirs else [])], rows))

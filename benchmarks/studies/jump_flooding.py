@@ -1,4 +1,4 @@
-"""What jump flooding gets wrong.
+"""Errors of jump flooding: the tables of docs/backends.md.
 
 python -m benchmarks.studies.jump_flooding              # errors of the backend
 python -m benchmarks.studies.jump_flooding --schedules  # errors of other orders of jumps

@@ -1,11 +1,11 @@
-"""A map that is larger than the memory it is made in, on two workers of which one is killed.
+"""A map larger than the memory of each process, one of two workers killed: the table of docs/large.md.
 
 python -m benchmarks.studies.large [--size 400] [--classes 4] [--limit 800MiB]
 
-Every process runs under RLIMIT_DATA, which bounds its heap, its stacks and all its private memory. Each
-worker reads its labels from a zarr store by path, so that nothing large travels in the graph. A worker is
-killed with SIGKILL once a quarter of the map is stored. Afterwards the map is compared with the one made in
-memory, block by block, outside of the limit; nothing is printed of a map that is wrong.
+Every process runs under RLIMIT_DATA, which bounds its heap, its stacks and all its private memory. The
+workers read their labels from a zarr store by path, so the graph holds nothing large. Once a quarter of the
+map is stored, one worker is killed with SIGKILL. Afterwards the map is compared with the one made in memory,
+block by block, without the limit; a wrong map ends the study.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -135,6 +137,20 @@ def check_map(folder: Path, road: str, classes: int) -> None:
                 raise AssertionError(f"{road}: class {value} differs at {part}, so nothing is reported")
 
 
+@contextmanager
+def limited_memory(limit: int) -> Iterator[None]:
+    """Bound the private memory of this process and its children."""
+    bounds = {resource.RLIMIT_DATA: limit, resource.RLIMIT_STACK: _STACK}
+    before = {what: resource.getrlimit(what) for what in bounds}
+    for what, bound in bounds.items():
+        resource.setrlimit(what, (bound, before[what][1]))
+    try:
+        yield
+    finally:
+        for what, values in before.items():
+            resource.setrlimit(what, values)
+
+
 def measure(size: int, classes: int, limit: int) -> list[Run]:
     """Make and check the map by both roads."""
     torch.set_num_threads(1)
@@ -148,16 +164,8 @@ def measure(size: int, classes: int, limit: int) -> list[Run]:
         stored[...] = labels
         del labels
         for road in ROADS:
-            before = {
-                what: resource.getrlimit(what) for what in (resource.RLIMIT_DATA, resource.RLIMIT_STACK)
-            }
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, before[resource.RLIMIT_DATA][1]))
-            resource.setrlimit(resource.RLIMIT_STACK, (_STACK, before[resource.RLIMIT_STACK][1]))
-            try:  # workers inherit the limits
+            with limited_memory(limit):  # which the workers inherit
                 runs.append(make_map(folder, road, classes, limit * 3 // 4))
-            finally:
-                for what, values in before.items():
-                    resource.setrlimit(what, values)
             check_map(folder, road, classes)
     return runs
 

@@ -1,23 +1,22 @@
-"""Surface metrics beside MONAI's and DeepMind's, checked before they are timed.
+"""Surface metrics beside MONAI's and DeepMind's, checked before they are timed: the table of docs/metrics.md.
 
 python -m benchmarks.studies.metrics [--size 160] [--threads 2] [--seconds 10] [--inputs mni,blobs,lesions]
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import torch
+import typer
 from scipy import ndimage
 
-from benchmarks.measure.timing import Budget, HostClock, Timing, interleaved
+from benchmarks.measure.timing import Budget, Timing, in_turns
+from benchmarks.report.markdown import table
 from fastsdm import metrics, testing
 from fastsdm.data import mni_icbm152
 from fastsdm.testing import Array
@@ -28,15 +27,8 @@ TOLERANCE = 1.0
 #: MONAI finds the place of a percentile, and DeepMind's code the areas, in float32.
 RTOL = 2e-5
 
-Metric = Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One metric on one input by several contenders; the first one is ours."""
-
-    title: str
-    contenders: dict[str, Metric]
+#: Calls by contender; the first one is ours.
+Contenders: TypeAlias = dict[str, Callable[[], Any]]
 
 
 def mni(size: int) -> Array:
@@ -73,48 +65,38 @@ def warped(labels: Array, *, shift: float = 2.0, seed: int = 0) -> Array:
     return moved
 
 
-def comparisons(reference: Array) -> Iterator[Comparison]:
-    """Yield every metric on labels and a warped copy of them."""
+def comparisons(reference: Array) -> dict[str, Contenders]:
+    """Every metric on labels and a warped copy of them, by title."""
     import monai.metrics  # noqa: PLC0415  # peers, of the extras `bench` and `dev`
 
     pair = [torch.from_numpy(each)[None] for each in (warped(reference), reference)]
     strided = [torch.nn.functional.one_hot(each.long(), CLASSES + 1).movedim(-1, 1) for each in pair]
     channels = [each.to(torch.uint8).contiguous() for each in strided]
-    prediction, truth = channels
-    hd95: dict[str, Any] = {"percentile": 95}
-    for title, name, options, inputs in (
-        ("HD95", "compute_hausdorff_distance", hd95, channels),
-        ("HD95, int64 one-hot", "compute_hausdorff_distance", hd95, strided),
-        ("ASSD", "compute_average_surface_distance", {"symmetric": True}, channels),
-        ("NSD", "compute_surface_dice", {"class_thresholds": [TOLERANCE] * CLASSES}, channels),
-    ):
-        yield Comparison(
-            title,
-            {
-                "fastsdm": partial(getattr(metrics, name), *inputs, **options),
-                "MONAI": partial(_quietly, getattr(monai.metrics, name), *inputs, **options),
-            },
-        )
     masks = [[each[0, value].bool().numpy() for value in range(1, CLASSES + 1)] for each in channels]
-    between: dict[str, Any] = {"use_subvoxels": True}
+    hausdorff, surface = "compute_hausdorff_distance", "compute_surface_dice"
+    hd95: dict[str, Any] = {"percentile": 95}
     nsd: dict[str, Any] = {"class_thresholds": [TOLERANCE] * CLASSES}
-    yield Comparison(
-        "HD95 between voxels",
-        {
-            "fastsdm": partial(metrics.compute_hausdorff_distance, prediction, truth, **hd95, **between),
-            "DeepMind": partial(_by_deepmind, masks, "compute_robust_hausdorff", 95),
-        },
-    )
-    yield Comparison(
-        "NSD between voxels",
-        {
-            "fastsdm": partial(metrics.compute_surface_dice, prediction, truth, **nsd, **between),
-            "MONAI": partial(
-                _quietly, monai.metrics.compute_surface_dice, prediction, truth, **nsd, **between
-            ),
-            "DeepMind": partial(_by_deepmind, masks, "compute_surface_dice_at_tolerance", TOLERANCE),
-        },
-    )
+
+    def ours(name: str, inputs: list[torch.Tensor], **options: Any) -> Contenders:
+        return {"fastsdm": partial(getattr(metrics, name), *inputs, **options)}
+
+    def both(name: str, inputs: list[torch.Tensor], **options: Any) -> Contenders:
+        theirs = partial(_quietly, getattr(monai.metrics, name), *inputs, **options)
+        return ours(name, inputs, **options) | {"MONAI": theirs}
+
+    def deepmind(name: str, argument: float) -> Contenders:
+        return {"DeepMind": partial(_by_deepmind, masks, name, argument)}
+
+    return {
+        "HD95": both(hausdorff, channels, **hd95),
+        "HD95, int64 one-hot": both(hausdorff, strided, **hd95),
+        "ASSD": both("compute_average_surface_distance", channels, symmetric=True),
+        "NSD": both(surface, channels, **nsd),
+        "HD95 between voxels": ours(hausdorff, channels, **hd95, use_subvoxels=True)
+        | deepmind("compute_robust_hausdorff", 95),
+        "NSD between voxels": both(surface, channels, **nsd, use_subvoxels=True)
+        | deepmind("compute_surface_dice_at_tolerance", TOLERANCE),
+    }
 
 
 def check(title: str, values: dict[str, Any]) -> None:
@@ -128,13 +110,9 @@ def check(title: str, values: dict[str, Any]) -> None:
 def timings(reference: Array, seconds: float) -> dict[str, dict[str, Timing]]:
     """Check, then time every contender in turns; by metric and contender."""
     found = {}
-    clock = HostClock()
-    for comparison in comparisons(reference):
-        runs = {name: lambda _round, run=run: run() for name, run in comparison.contenders.items()}
-        first = {name: clock.timed(run, 0) for name, run in runs.items()}
-        check(comparison.title, {name: result for name, (_, result) in first.items()})
-        seconds_of_first = {name: elapsed for name, (elapsed, _) in first.items()}
-        found[comparison.title] = interleaved(runs, seconds_of_first, Budget(seconds=seconds), clock)
+    for title, contenders in comparisons(reference).items():
+        check(title, {name: run() for name, run in contenders.items()})
+        found[title] = in_turns(contenders, Budget(seconds))
     return found
 
 
@@ -161,28 +139,26 @@ def _by_deepmind(masks: list[list[Array]], name: str, argument: float) -> list[l
     return [values]
 
 
-def main() -> None:
-    """Print a table in Markdown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", type=int, default=160)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--inputs", default=",".join(INPUTS))
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"{CLASSES} classes, {options.size}^3, {options.threads} threads; median ms\n")
-    print("| input | metric | fastsdm | MONAI | DeepMind |\n| --- | --- | --- | --- | --- |")
-    for name in options.inputs.split(","):
-        for title, found in timings(INPUTS[name](options.size), options.seconds).items():
+def main(
+    size: Annotated[int, typer.Option(help="Edge of the cube.")] = 160,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    seconds: Annotated[float, typer.Option(help="For each contender.")] = 10.0,
+    inputs: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(INPUTS),
+) -> None:
+    """Print a table."""
+    torch.set_num_threads(threads)
+    rows = []
+    for name in inputs.split(","):
+        for title, found in timings(INPUTS[name](size), seconds).items():
             own = found["fastsdm"].median_s
             peers = [found.get(peer) for peer in ("MONAI", "DeepMind")]
             cells = [
                 f"{1e3 * peer.median_s:.0f} ({peer.median_s / own:.1f}x)" if peer else "" for peer in peers
             ]
-            print(f"| {name} | {title} | {1e3 * own:.1f} | {cells[0]} | {cells[1]} |", flush=True)
+            rows.append((name, title, f"{1e3 * own:.1f}", *cells))
+    print(f"{CLASSES} classes, {size}^3, {threads} threads; median ms\n")
+    print(table(("input", "metric", "fastsdm", "MONAI", "DeepMind"), rows, numbers=()))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,14 +1,14 @@
-"""Nearest voxels, nearest labels and instances beside scipy, edt and SimpleITK, checked, then timed.
+"""Nearest voxels, labels and instances beside scipy, edt and SimpleITK: the tables of docs/nearest.md.
 
-`python -m benchmarks.studies.nearest` prints the tables of docs/nearest.md. Every result is compared with
-scipy's, and a wrong one ends the study. SimpleITK's Danielsson filter is not exact: its vectors must name
-voxels of the other phase, and the share of voxels for which that is not the nearest one is printed.
+python -m benchmarks.studies.nearest [--size 256] [--threads 2] [--seconds 10]
+
+Every result is compared with scipy's before anything is timed. SimpleITK's Danielsson filter is not exact:
+its vectors must lead to voxels of the other phase, and the table shows the share that is not the nearest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Annotated, Any, TypeAlias
@@ -19,77 +19,61 @@ import typer
 from scipy import ndimage
 
 import fastsdm
-from benchmarks.measure.timing import Budget, HostClock, Timing, interleaved
+from benchmarks.measure.timing import Budget, Timing, in_turns
 from benchmarks.report.markdown import table
 from fastsdm import testing
 from fastsdm.testing import Array
 
-#: Voxels that an approximate peer may get wrong and still be timed.
+#: Share of the voxels that an approximate peer may get wrong.
 APPROXIMATE_SHARE = 0.02
-
 #: By contender: what is timed, and the share of voxels that it gets wrong.
 Contenders: TypeAlias = dict[str, tuple[Callable[[], Any], float]]
 
 
-@dataclass(frozen=True)
-class Row:
-    """What a study found of one contender."""
-
-    timing: Timing
-    share_off: float
-
-
 def cells(shape: Sequence[int], count: int, *, gap: float = 0.3, seed: int = 0) -> Array:
-    """Return touching instances, int32: Voronoi cells of random voxels, with holes of background."""
+    """Touching instances, int32: Voronoi cells of random voxels, with holes of background."""
     labels: Array = fastsdm.nearest_label(seeds(shape, count, seed=seed))
     labels[testing.blobs(shape, fraction=gap, seed=seed) > 0] = 0
     return labels
 
 
 def seeds(shape: Sequence[int], count: int, *, seed: int = 0) -> Array:
-    """Return a volume of `count` labelled voxels, int32."""
-    rng = np.random.default_rng(seed)
+    """`count` single voxels with a label each, int32."""
     labels = np.zeros(shape, np.int32)
-    labels.flat[rng.choice(labels.size, count, replace=False)] = np.arange(1, count + 1)
+    places = np.random.default_rng(seed).choice(labels.size, count, replace=False)
+    labels.flat[places] = np.arange(1, count + 1)
     return labels
 
 
-# ---- which voxel is nearest --------------------------------------------------------------------------------
-
-
 def scipy_nearest(mask: Array) -> Array:
-    """Return the indices of both phases by scipy, put together."""
+    """The indices of both phases by scipy, put together."""
     inside = mask > 0
-    to_inside = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
-    to_outside = ndimage.distance_transform_edt(inside, return_distances=False, return_indices=True)
+    to_inside, to_outside = (
+        ndimage.distance_transform_edt(phase, return_distances=False, return_indices=True)
+        for phase in (~inside, inside)
+    )
     return np.where(inside, to_outside, to_inside)
 
 
 def danielsson(image: Any) -> Any:
-    """Run SimpleITK's filter; it gives vectors and Voronoi labels with the distances."""
+    """SimpleITK's filter after its run; it holds vectors and a Voronoi map."""
     filter_ = import_module("SimpleITK").DanielssonDistanceMapImageFilter()
     filter_.SetUseImageSpacing(False)
     filter_.Execute(image)
     return filter_
 
 
-def danielsson_nearest(inside: Any, outside: Any) -> list[Any]:
-    """Return the vectors to the nearest voxel inside, and to the nearest one outside, as images."""
-    return [danielsson(image).GetVectorDistanceMap() for image in (inside, outside)]
-
-
 def indices_of_vectors(vectors: Sequence[Any], mask: Array) -> Array:
-    """Put the vectors of both phases together, as indices."""
+    """SimpleITK's vectors to the nearest voxel inside and outside, as indices."""
     sitk = import_module("SimpleITK")
     to_inside, to_outside = (
         np.moveaxis(sitk.GetArrayFromImage(image), -1, 0)[::-1].astype(np.int32) for image in vectors
     )
-    steps = np.where(mask > 0, to_outside, to_inside)
-    return np.asarray(np.indices(mask.shape, dtype=np.int32) + steps)
+    return np.asarray(np.indices(mask.shape, dtype=np.int32) + np.where(mask > 0, to_outside, to_inside))
 
 
 def check_nearest(indices: Array, mask: Array, *, share: float = 0.0) -> float:
-    """Return the share of voxels whose index names a voxel that is not the nearest of the other phase.
+    """Return the share of voxels whose index is not that of a nearest voxel of the other phase.
 
     Raises:
         AssertionError: it is larger than `share`, or an index names a voxel of the same phase.
@@ -108,7 +92,11 @@ def nearest_contenders(mask: Array) -> Contenders:
     images = [sitk.GetImageFromArray(phase.astype(np.uint8)) for phase in (mask, 1 - mask)]
     ours = partial(fastsdm.nearest, mask, backend="native")
     plain = partial(fastsdm.signed_distance, mask, convention="plain", backend="native")
-    scipys, vectors = partial(scipy_nearest, mask), partial(danielsson_nearest, *images)
+    scipys = partial(scipy_nearest, mask)
+
+    def vectors() -> list[Any]:
+        return [danielsson(image).GetVectorDistanceMap() for image in images]
+
     of_vectors = indices_of_vectors(vectors(), mask)
     return {
         "fastsdm.nearest": (ours, check_nearest(ours(), mask)),
@@ -121,11 +109,8 @@ def nearest_contenders(mask: Array) -> Contenders:
     }
 
 
-# ---- which label is nearest --------------------------------------------------------------------------------
-
-
 def scipy_label(labels: Array) -> Array:
-    """Return the label of each voxel's nearest labelled voxel by scipy."""
+    """The label of each voxel's nearest labelled voxel by scipy."""
     _, found = ndimage.distance_transform_edt(labels == 0, return_indices=True)
     filled: Array = labels[tuple(found)]
     return filled
@@ -168,11 +153,8 @@ def label_contenders(labels: Array) -> Contenders:
     }
 
 
-# ---- instances ---------------------------------------------------------------------------------------------
-
-
 def maurer_instances(labels: Array) -> Array:
-    """Return the distances within instances by SimpleITK, one Maurer map of each instance's box."""
+    """Distances within instances by SimpleITK, one Maurer map of each instance's box."""
     sitk = import_module("SimpleITK")
     result = np.zeros(labels.shape, np.float32)
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -187,11 +169,7 @@ def maurer_instances(labels: Array) -> Array:
 
 
 def check_instances(got: Array, labels: Array) -> float:
-    """Return 0.
-
-    Raises:
-        AssertionError: the map is not scipy's, instance by instance.
-    """
+    """Return 0, or raise AssertionError where the map is not scipy's, instance by instance."""
     truth = fastsdm.instance_distance(labels, backend="scipy")
     if not np.allclose(got, truth, rtol=testing.ROUNDING, atol=0):
         raise AssertionError("instances: a distance is wrong, so nothing is timed")
@@ -200,22 +178,18 @@ def check_instances(got: Array, labels: Array) -> float:
 
 def instance_contenders(labels: Array, threads: int) -> Contenders:
     """Everyone who measures within instances, checked; our map of a mask for comparison."""
-    edt = import_module("edt")
     everyone = {
         "fastsdm.instance_distance": partial(fastsdm.instance_distance, labels, backend="native"),
-        "edt.edt of labels": partial(edt.edt, labels, parallel=threads),
+        "edt.edt of labels": partial(import_module("edt").edt, labels, parallel=threads),
         "SimpleITK SignedMaurer, a box at a time": partial(maurer_instances, labels),
     }
+    plain = partial(fastsdm.signed_distance, labels, convention="plain", backend="native")
     checked: Contenders = {name: (run, check_instances(run(), labels)) for name, run in everyone.items()}
-    checked["fastsdm.signed_distance, of a mask"] = (
-        partial(fastsdm.signed_distance, labels, convention="plain", backend="native"),
-        0.0,
-    )
-    return checked
+    return checked | {"fastsdm.signed_distance, of a mask": (plain, 0.0)}
 
 
-def studies(size: int, threads: int, seconds: float) -> dict[str, dict[str, Row]]:
-    """Check every contender, then time them in turns; by study and contender, ours first."""
+def studies(size: int, threads: int, seconds: float) -> dict[str, dict[str, tuple[Timing, float]]]:
+    """Timing and share of wrong voxels, by study and contender, ours first."""
     torch.set_num_threads(threads)
     import_module("SimpleITK").ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     shape, count = (size, size, size), max(2, 400 * size**3 // 256**3)
@@ -226,12 +200,9 @@ def studies(size: int, threads: int, seconds: float) -> dict[str, dict[str, Row]
     }
 
 
-def _timed(contenders: Contenders, seconds: float) -> dict[str, Row]:
-    clock = HostClock()
-    by_round = {name: lambda _round, run=run: run() for name, (run, _) in contenders.items()}
-    first = {name: clock.timed(run, 0)[0] for name, run in by_round.items()}
-    timings = interleaved(by_round, first, Budget(seconds=seconds), clock)
-    return {name: Row(timings[name], share_off) for name, (_, share_off) in contenders.items()}
+def _timed(contenders: Contenders, seconds: float) -> dict[str, tuple[Timing, float]]:
+    timings = in_turns({name: run for name, (run, _) in contenders.items()}, Budget(seconds))
+    return {name: (timings[name], share_off) for name, (_, share_off) in contenders.items()}
 
 
 def main(
@@ -240,26 +211,20 @@ def main(
     seconds: Annotated[float, typer.Option(help="For each contender.")] = 10.0,
 ) -> None:
     """Print a table for each study."""
+    head = ("", "median ms", "20th to 80th percentile", "times ours", "voxels off")
     for study, rows in studies(size, threads, seconds).items():
-        ours = next(iter(rows.values())).timing.median_s
-        print(f"\n{study}, {size}^3, {threads} threads\n")
-        lines = [
+        ours, _ = next(iter(rows.values()))
+        cells_ = [
             (
                 name,
-                f"{1e3 * row.timing.median_s:.1f}",
-                f"{1e3 * row.timing.p20_s:.1f} to {1e3 * row.timing.p80_s:.1f}",
-                f"{row.timing.median_s / ours:.2f}",
-                f"{100 * row.share_off:.2g} %",
+                f"{1e3 * timing.median_s:.1f}",
+                f"{1e3 * timing.p20_s:.1f} to {1e3 * timing.p80_s:.1f}",
+                f"{timing.median_s / ours.median_s:.2f}",
+                f"{100 * share_off:.2g} %",
             )
-            for name, row in rows.items()
+            for name, (timing, share_off) in rows.items()
         ]
-        print(
-            table(
-                ("", "median ms", "20th to 80th percentile", "times ours", "voxels off"),
-                lines,
-                numbers=(1, 2, 3, 4),
-            )
-        )
+        print(f"\n{study}, {size}^3, {threads} threads\n\n{table(head, cells_)}")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""Passes over device memory that a loss makes around its map, forward and backward: counted, not timed.
+"""Passes over device memory that a loss makes around its map, counted, not timed: a table of docs/losses.md.
 
-`python -m benchmarks.studies.passes` prints the figures of docs/losses.md. The losses run on torch's `meta`
-device, where operators are dispatched as on an accelerator and nothing is computed. A pass is an operator
-that reads or writes a tensor of at least one value per voxel; views and memory that is only reserved are not
-counted. Traffic is what the passes read and write at least, in bytes per voxel and channel of the prediction
-(a float32 has 4). The map's operator is counted apart and left out of the traffic.
+python -m benchmarks.studies.passes
+
+The losses run on torch's `meta` device, where operators are dispatched as on an accelerator and nothing is
+computed. A pass is an operator that reads or writes a tensor of at least one value per voxel. Views and
+memory that is only reserved do not count. Traffic is what the passes read and write at least, in bytes per
+voxel and channel of the prediction (a float32 has 4). The map's operator is counted apart, without traffic.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import typer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -25,32 +26,28 @@ BATCH, CHANNELS, SHAPE = 2, 3, (16, 16, 16)
 _RESERVED = frozenset({"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"})
 
 #: What is counted: constructors, as they are called.
-CASES: dict[str, Callable[[], torch.nn.Module]] = {
-    "BoundaryLoss(softmax=True)": lambda: losses.BoundaryLoss(softmax=True),
-    "BoundaryLoss(sigmoid=True)": lambda: losses.BoundaryLoss(sigmoid=True),
-    "BoundaryLoss(False, softmax=True)": lambda: losses.BoundaryLoss(False, softmax=True),
-    "BoundaryLoss(softmax=True, class_weights=[1, 2, 3])": lambda: losses.BoundaryLoss(
-        softmax=True, class_weights=[1, 2, 3]
-    ),
-    "BoundaryLoss(softmax=True, ignore_index=255)": lambda: losses.BoundaryLoss(
-        softmax=True, ignore_index=255
-    ),
-    "HausdorffDTLoss(softmax=True)": lambda: losses.HausdorffDTLoss(softmax=True),
-    "HausdorffDTLoss(2, True, softmax=True)": lambda: losses.HausdorffDTLoss(2, True, softmax=True),
-    "HausdorffDTLoss(1.5, softmax=True)": lambda: losses.HausdorffDTLoss(1.5, softmax=True),
-    "HausdorffDTLoss(softmax=True, one_sided=True)": lambda: losses.HausdorffDTLoss(
-        softmax=True, one_sided=True
-    ),
-    "HausdorffDTLoss(softmax=True, class_weights=[1, 2])": lambda: losses.HausdorffDTLoss(
-        softmax=True, class_weights=[1, 2]
-    ),
-    "HausdorffDTLoss(softmax=True, ignore_index=255)": lambda: losses.HausdorffDTLoss(
-        softmax=True, ignore_index=255
-    ),
-    "LogHausdorffDTLoss(softmax=True)": lambda: losses.LogHausdorffDTLoss(softmax=True),
-    "GeneralizedSurfaceLoss(softmax=True)": lambda: losses.GeneralizedSurfaceLoss(softmax=True),
-    "SDMRegressionLoss(other_act=torch.tanh)": lambda: losses.SDMRegressionLoss(other_act=torch.tanh),
-}
+CASES = (
+    "BoundaryLoss(softmax=True)",
+    "BoundaryLoss(sigmoid=True)",
+    "BoundaryLoss(False, softmax=True)",
+    "BoundaryLoss(softmax=True, class_weights=[1, 2, 3])",
+    "BoundaryLoss(softmax=True, ignore_index=255)",
+    "HausdorffDTLoss(softmax=True)",
+    "HausdorffDTLoss(2, True, softmax=True)",
+    "HausdorffDTLoss(1.5, softmax=True)",
+    "HausdorffDTLoss(softmax=True, one_sided=True)",
+    "HausdorffDTLoss(softmax=True, class_weights=[1, 2])",
+    "HausdorffDTLoss(softmax=True, ignore_index=255)",
+    "LogHausdorffDTLoss(softmax=True)",
+    "GeneralizedSurfaceLoss(softmax=True)",
+    "SDMRegressionLoss(other_act=torch.tanh)",
+)
+
+
+def loss_of(case: str) -> torch.nn.Module:
+    """The loss that this constructor call makes."""
+    loss: torch.nn.Module = eval(case, {"torch": torch, **vars(losses)})  # one of CASES
+    return loss
 
 
 @dataclass
@@ -120,7 +117,7 @@ def passes(loss: torch.nn.Module, dtype: torch.dtype = torch.float32) -> Passes:
 
 def row(title: str) -> tuple[str, ...]:
     """A case's cells: the loss, passes forward and backward, maps, traffic."""
-    found = passes(CASES[title]())
+    found = passes(loss_of(title))
     traffic = found.bytes / (BATCH * CHANNELS * math.prod(SHAPE))
     return (
         f"`{title}`",
@@ -131,11 +128,11 @@ def row(title: str) -> tuple[str, ...]:
     )
 
 
-def report() -> str:
-    """A Markdown table of the cases."""
+def main() -> None:
+    """Print the table."""
     header = ("loss", "forward", "backward", "maps", "bytes per voxel and channel")
-    return table(header, [row(title) for title in CASES], numbers=(1, 2, 3, 4))
+    print(table(header, [row(title) for title in CASES]))
 
 
 if __name__ == "__main__":
-    print(report())
+    typer.run(main)

@@ -1,7 +1,6 @@
-"""Maps of patches by context: what they cost, and where the map of the patch alone is wrong.
+"""Maps of patches by context, their cost and where they are wrong: tables and figure of docs/patches.md.
 
-`python -m benchmarks.studies.patches` prints both tables of docs/patches.md; `--figure PATH` draws its
-figure too.
+python -m benchmarks.studies.patches [--figure docs/figures/patches.png]
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from matplotlib import patches, pyplot
 
 import fastsdm
 from benchmarks.measure.cases import organs
-from benchmarks.measure.timing import Budget, HostClock, Run, Timing, interleaved
+from benchmarks.measure.timing import Budget, Timing, in_turns
 from benchmarks.report import style
 from benchmarks.report.markdown import table
 from fastsdm import testing
@@ -73,13 +72,13 @@ def cost(labels: torch.Tensor) -> dict[str, Timing]:
     for start, got in zip(starts, with_halo(), strict=True):
         if not torch.equal(got, torch.stack([block(one, start, COST_SIZE) for one in whole])):
             raise SystemExit("the map of the patch is not the crop of the volume's map: nothing is timed")
-    runs: dict[str, Run] = {
-        "patch": lambda _: clamped_map(patches),
-        "halo": lambda _: with_halo(),
-        "enlarged block, not yet cropped": lambda _: clamped_map(enlarged),
-        "full": lambda _: clamped_map(labels),
+    runs = {
+        "patch": lambda: clamped_map(patches),
+        "halo": with_halo,
+        "enlarged block, not yet cropped": lambda: clamped_map(enlarged),
+        "full": lambda: clamped_map(labels),
     }
-    return interleaved(runs, dict.fromkeys(runs, 0.1), Budget(0.1 * REPEATS, REPEATS), HostClock())
+    return in_turns(runs, Budget(600.0, most=REPEATS))
 
 
 def cost_table() -> str:

@@ -1,4 +1,4 @@
-"""Maps of many label files: `fastsdm.data.precompute` beside a process pool of the published recipe.
+"""`fastsdm.data.precompute` beside a process pool of the published recipe: the table of docs/large.md.
 
 python -m benchmarks.studies.precompute [--volumes 20] [--size 128] [--classes 3] [--workers 2]
 

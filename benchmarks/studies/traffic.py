@@ -1,7 +1,9 @@
-"""Device memory and launches of a signed map, counted, not timed: `python -m benchmarks.studies.traffic`.
+"""Device memory and launches of a signed map, counted, not timed: a table of docs/triton.md.
 
-Ours is counted from the launches that the backend itself makes (`triton_passes.passes`): every
-pass reads its source once and writes its target once; what is read again is left to the caches.
+python -m benchmarks.studies.traffic
+
+Ours is counted from the launches that the backend itself makes (`triton_passes.passes`): every pass reads
+its source once and writes its target once; repeated reads are left to the caches.
 
 cuCIM's is counted the same way from its source (cuCIM 26.10, `core/operations/morphology/_pba_3d.py` and
 `cuda/pba_kernels_3d.h`), which follows the parallel banding algorithm (Cao et al. 2010,
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import typer
 
 from benchmarks.report.markdown import table
 from fastsdm._backends import triton_passes
@@ -107,5 +110,10 @@ def report() -> str:
     return table(("uint8 labels", "classes", "launches", per_class, "cuCIM: launches", "cuCIM: bytes"), rows)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the table."""
     print(report())
+
+
+if __name__ == "__main__":
+    typer.run(main)

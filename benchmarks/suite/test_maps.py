@@ -17,7 +17,7 @@ import torch
 from benchmarks.measure.cases import CASES
 from benchmarks.measure.contenders import Contender, our_contenders
 from benchmarks.measure.gate import Reference
-from benchmarks.measure.maps import Settings, left_out, reference_for, too_slow, warm_up
+from benchmarks.measure.maps import Settings, reference_for, trial, warm_up
 from benchmarks.measure.peers import peer_contenders
 from benchmarks.measure.timing import Budget, clock_for
 from fastsdm.testing import Array
@@ -49,24 +49,20 @@ def test_map(benchmark: Any, request: pytest.FixtureRequest, name: str, contende
     if contender.name not in settings.rates and (failures := warm_up([contender], settings)):
         pytest.fail(failures[contender.name])
     labels, reference = _labels_and_reference(name, threads)
-    if reason := left_out(contender, case, reference) or too_slow(contender, case, settings):
-        pytest.skip(f"{contender.name} {reason}")
-    prepared = contender.prepared(case, labels, threads)
-    first_s, result = clock_for(settings.device).timed(prepared.run, 0)
-    agreement = reference.agreement(prepared.plain(result), contender.tolerance, contender.half)
-    if not (agreement.passed or contender.ours):
-        pytest.skip(f"{contender.name} disagrees with scipy: {agreement}")
-    assert agreement.passed, agreement
+    tried = trial(contender, case, labels, reference, settings, clock_for(settings.device))
+    timed, agreement = tried.run, tried.row.agreement
+    if timed is None or agreement is None:
+        (pytest.fail if tried.row.failed else pytest.skip)(f"{contender.name} {tried.row.note}")
 
     rounds = count()
 
     def run() -> None:
-        prepared.run(next(rounds))
+        timed(next(rounds))
         if device == "cuda":
             torch.cuda.synchronize()
 
     benchmark.group = case.title
     benchmark.extra_info["map_voxels"] = case.map_voxels
-    benchmark.extra_info["checked"] = str(reference)
+    benchmark.extra_info["checked"] = tried.row.checked
     benchmark.extra_info["largest relative error"] = agreement.max_rel
-    benchmark.pedantic(run, rounds=max(1, settings.budget.repeats(first_s)))
+    benchmark.pedantic(run, rounds=max(1, settings.budget.repeats(tried.first_s)))

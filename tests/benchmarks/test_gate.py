@@ -11,7 +11,7 @@ from scipy import ndimage
 
 import fastsdm
 from benchmarks.measure.contenders import OurBackend, our_contenders
-from benchmarks.measure.gate import EDGES, PHANTOMS, error_histogram, sampled_reference
+from benchmarks.measure.gate import sampled_reference
 from benchmarks.measure.maps import measured, reference_for
 from benchmarks.measure.peers import PEERS, peer_contenders
 from fastsdm import testing
@@ -141,11 +141,3 @@ def test_slow_contender_is_left_out_by_its_expected_time(anisotropic, settings):
     (row,) = measured(anisotropic, [OurBackend("native", CPU)], settings)
     assert row.timing is None
     assert row.note == "would take 3 s, the limit is 1 s"
-
-
-@pytest.mark.parametrize("phantom", sorted(PHANTOMS))
-def test_error_histogram_counts_every_voxel(phantom):
-    found = error_histogram(phantom, CPU, 14)
-    assert sum(found.counts) == found.voxels == 14**3
-    assert len(found.counts) == len(EDGES)
-    assert (found.largest == 0) == (found.counts[0] == found.voxels)

@@ -30,7 +30,13 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 def test_five_minutes_run_everything_in_turn(tmp_path: Path) -> None:
     ran, code = made(tmp_path, "gpu-minutes")
     assert code == 0
-    wanted = ["--find", "pytest -m gpu and not slow", "benchmarks.host", "losses,steps", "studies.registers"]
+    wanted = [
+        "--find",
+        "pytest -m gpu and not slow",
+        "studies.host",
+        "losses,steps",
+        "studies.registers",
+    ]
     assert len(ran) == len(wanted)
     for command, part in zip(ran, wanted, strict=True):
         assert part in command
@@ -40,7 +46,7 @@ def test_five_minutes_run_everything_in_turn(tmp_path: Path) -> None:
     assert " -n " not in ran[1]
 
 
-@pytest.mark.parametrize("failing", ["pytest", "benchmarks.host", "--quick", "studies.registers"])
+@pytest.mark.parametrize("failing", ["pytest", "studies.host", "--quick", "studies.registers"])
 def test_what_fails_keeps_nothing_from_running(tmp_path: Path, failing: str) -> None:
     ran, code = made(tmp_path, "gpu-minutes", failing=failing)
     assert code != 0

@@ -31,7 +31,7 @@ BOUNDS = {
 
 @pytest.mark.parametrize("case", passes.CASES)
 def test_passes_stay_within_their_bounds(case: str) -> None:
-    found = passes.passes(passes.CASES[case]())
+    found = passes.passes(passes.loss_of(case))
     forward, backward, maps = BOUNDS[case]
     assert len(found.forward) <= forward, found.forward
     assert len(found.backward) <= backward, found.backward
@@ -47,7 +47,7 @@ def test_the_documentation_has_the_counts(case: str) -> None:
 
 def test_one_softmax_and_no_copies() -> None:
     for case in ("BoundaryLoss(softmax=True)", "HausdorffDTLoss(softmax=True)"):
-        found = passes.passes(passes.CASES[case]())
+        found = passes.passes(passes.loss_of(case))
         names = [name.removeprefix("aten::") for name in (*found.forward, *found.backward)]
         assert sum("softmax" in name for name in names) == 2  # one forward, one backward
         assert not {"clone", "cat", "stack", "contiguous"} & {name.partition(".")[0] for name in names}

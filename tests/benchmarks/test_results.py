@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 import benchmarks.__main__ as command
 from benchmarks.measure.environment import environment
-from benchmarks.measure.gate import ErrorHistogram
 from benchmarks.measure.losses import LossRow
 from benchmarks.measure.maps import MapRow
 from benchmarks.measure.memory import MemoryRow
@@ -69,6 +68,7 @@ def results() -> Results:
         losses=[
             LossRow("BoundaryLoss", "a batch", "fastsdm", _timing(0.02), 1e-7),
             LossRow("BoundaryLoss", "a batch", "MONAI", _timing(0.5), 1e-7),
+            LossRow("SDMRegressionLoss", "a batch", "fastsdm", _timing(0.03), None),
         ],
         steps=steps,
         scaling=[
@@ -76,7 +76,6 @@ def results() -> Results:
             ScalingRow("size", 128.0, "fastsdm native", True, 64000, _timing(0.06)),
             ScalingRow("max_distance", None, "fastsdm native", True, 8000, _timing(0.01)),
         ],
-        errors=[ErrorHistogram("blobs", 1000, [990, 4, 3, 2, 1, 0, 0, 0], 0.15)],
     )
 
 
@@ -120,6 +119,7 @@ def test_report_shows_ratios_floor_and_reasons(results):
     assert "(approximate)" in text
     assert "![a.png](a.png)" in text
     assert "| BoundaryLoss | a batch | 20.0 (18.0 to 22.0) | 500.0 (450.0 to 550.0) | 25.0 |" in text
+    assert "| SDMRegressionLoss | a batch | 30.0 (27.0 to 33.0) |  |  |  |" in text
     assert "| MONAI | 1500 | 450.0 | 30.00 % | +500 |" in text
     assert "| unlimited | 1250.00 |" in text
     assert results.environment.commit in text
@@ -135,7 +135,7 @@ def test_plots_are_drawn_and_small(name, results, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(PLOTS))
 def test_nothing_is_drawn_of_nothing(name, results, tmp_path):
-    nothing = dataclasses.replace(results, maps=[], scaling=[], steps=[], errors=[])
+    nothing = dataclasses.replace(results, maps=[], scaling=[], steps=[])
     assert not PLOTS[name](nothing, tmp_path / "plot.png")
     assert not (tmp_path / "plot.png").exists()
 
@@ -178,7 +178,7 @@ def test_readme_block_replaces_what_was_there(results, tmp_path):
     assert "| map of title of blobs-256 | **10 ms** |  | 100x | 12x |\n" in block
     assert "| BoundaryLoss with its gradient, a batch | **20 ms** | 25x |  |  |\n" in block
     assert "| map's share of a training step, a U-Net | **1.0 %** | 30 % |  |  |\n" in block
-    assert results.command in block
+    assert results.environment.commit in block
     assert (tmp_path / re.search(r"!\[.*\]\((.*)\)", block).group(1)).exists()
     assert "backend `native`" in block
     begin, end = readme.marks(results)
@@ -197,7 +197,7 @@ def test_readme_command_fills_the_marks_of_a_file(results, tmp_path):
         run = CliRunner().invoke(command.app, ["readme", str(tmp_path / "machine.json"), str(text)])
         assert run.exit_code == 0, run.output
         assert text.read_text().startswith(f"before\n{begin}\n|  | fastsdm |")
-        assert text.read_text().endswith(f"[machine.md](machine.md).\n{end}\nafter\n")
+        assert text.read_text().endswith(f"[Command and all figures](machine.md).\n{end}\nafter\n")
 
 
 def test_replaced_result_is_kept_under_its_commit(results, tmp_path):

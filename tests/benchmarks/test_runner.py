@@ -14,7 +14,7 @@ import torch
 from benchmarks.measure import memory, runner
 from benchmarks.measure.contenders import OurBackend
 from benchmarks.measure.maps import measured, warm_up
-from benchmarks.measure.memory import can_measure, peak_memory
+from benchmarks.measure.memory import can_measure, loss_peak, peak_memory
 from benchmarks.measure.peers import PEERS, peer_contenders
 from benchmarks.measure.results import Results
 from benchmarks.measure.runner import PARTS, Plan, results_of
@@ -146,8 +146,16 @@ def _killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.skipif(not can_measure(CPU), reason="Linux only")
+def test_memory_of_a_loss_holds_at_least_map_and_gradient():
+    row = loss_peak("BoundaryLoss", "fastsdm", 64, CPU, threads=1)
+    assert row.case == "BoundaryLoss, 2 x 3 classes x 64³"
+    assert row.output_bytes == 4 * 2 * 3 * 64**3
+    assert 2 <= row.peak_over_output < 8
+
+
 def test_memory_process_that_is_killed_is_an_error_of_its_item(monkeypatch):
-    monkeypatch.setattr(memory, "_peak", _killed)
+    monkeypatch.setattr(memory, "_map_peak", _killed)
     with pytest.raises(BrokenProcessPool):
         peak_memory("blobs-128", "scipy", CPU, threads=1)
 

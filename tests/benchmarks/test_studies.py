@@ -13,9 +13,7 @@ import pytest
 import torch
 
 import fastsdm
-from benchmarks.measure.losses import LossBatch
-from benchmarks.measure.timing import Budget
-from benchmarks.studies import augmentation, epochs, losses, patches, precompute, traffic
+from benchmarks.studies import augmentation, epochs, patches, precompute, traffic
 from benchmarks.studies.augmentation import Case, Comparison
 from fastsdm import testing
 from fastsdm.data import PatchDataset, PatchSampler, Volume
@@ -114,25 +112,6 @@ def test_the_command_prints_the_table() -> None:
     assert printed.strip() == traffic.report()
     assert "| 1 x 64 x 512 x 512 | 1 | 3 | 17.0 |" in printed
     assert traffic.report() in (ROOT / "docs" / "triton.md").read_text(encoding="utf-8")
-
-
-def test_peak_memory_is_what_was_held_at_once() -> None:
-    def run() -> torch.Tensor:
-        for _ in range(3):
-            held = torch.ones(1 << 20)  # 4 MiB, freed before the next
-            del held
-        return torch.ones(1 << 18)
-
-    assert losses.peak_bytes(run) == 4 << 20
-
-
-def test_losses_that_only_we_have_are_rows_of_their_own() -> None:
-    batch = LossBatch.of_size(12, torch.device("cpu"))
-    both = losses.rows(batch, "BoundaryLoss", Budget(0.05, most=2))
-    assert [row[1] for row in both] == ["fastsdm", "MONAI"]
-    (alone,) = losses.rows(batch, "SDMRegressionLoss", Budget(0.05, most=2))
-    assert alone[1] == "fastsdm"
-    assert int(alone[-1]) >= 0
 
 
 def test_precompute_is_not_timed_of_wrong_maps(tmp_path: Path) -> None:

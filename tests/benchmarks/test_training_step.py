@@ -65,10 +65,12 @@ def test_stopwatch_sums_the_calls_of_a_step(monkeypatch):
 
 
 def test_losses_are_compared_before_they_are_timed():
-    rows = measured_losses(12, CPU, Budget(0.05, most=2), ["map", "BoundaryLoss"])
+    rows = measured_losses(12, CPU, Budget(0.05, most=2), ["map", "BoundaryLoss", "SDMRegressionLoss"])
     assert [(row.task, row.contender) for row in rows] == [
-        (task, owner) for task in ("map", "BoundaryLoss") for owner in ("fastsdm", "MONAI")
+        *((task, owner) for task in ("map", "BoundaryLoss") for owner in ("fastsdm", "MONAI")),
+        ("SDMRegressionLoss", "fastsdm"),
     ]
+    assert rows[-1].max_abs is None
     right = torch.ones(4)
     assert largest_difference("map", {"fastsdm": right, "MONAI": right}) == 0
     for wrong in (right * 1.001, right * float("nan")):
