@@ -1,7 +1,7 @@
-"""What the site adds to the pages: examples, results and the project's own pages, and a check of the API.
+"""Pages that the site makes of other files (README, CHANGELOG, examples, results), and a check of the API.
 
 Pages link to files of the repository (`../examples/train.py`), so that the links work wherever it is browsed.
-The site has a page for each of those files, and the links are turned towards it.
+The site has a page for each of those files; the hook rewrites the links to that page.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "README.md": "index.md"}
 LINK = re.compile(r"(\]\()([^)\s#]+)")
-
-
 ROLE = re.compile(r":(?:attr|class|func|meth|mod):(`[^`]+`)")
 
 
@@ -65,8 +63,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if result.suffix in {".md", ".png"}:
             files.append(File.generated(config, f"results/{result.name}", content=result.read_bytes()))
     for source, page in PAGES.items():
-        if page != "index.md":
-            files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     return files
 
 
@@ -88,7 +85,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def _repository_path(uri: str) -> str:
     if uri.startswith("results/"):
         return f"benchmarks/{uri}"
-    return {page: source for source, page in PAGES.items() if page != "index.md"}.get(uri, f"docs/{uri}")
+    return {page: source for source, page in PAGES.items()}.get(uri, f"docs/{uri}")
 
 
 def _site_path(path: str) -> str:
