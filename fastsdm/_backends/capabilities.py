@@ -1,4 +1,4 @@
-"""What some backends offer beyond signed maps, and the choice of one that does."""
+"""Protocols of backends that compute more than signed maps, and how one is selected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastsdm._errors import BackendUnavailableError
 
 @runtime_checkable
 class InstanceBackend(Backend, Protocol):
-    """A backend that computes the distance of each voxel to the nearest one of another label."""
+    """A backend that measures instances."""
 
     def instance_distance(
         self,
@@ -23,20 +23,25 @@ class InstanceBackend(Backend, Protocol):
         max_distance: float | None,
         black_border: bool,
     ) -> torch.Tensor:
-        """Return ``[B, *S]`` float32, 0 in the background.
+        """Compute the distance of each voxel to the nearest one of another label.
+
+        Labels and spacing are those of :meth:`Backend.signed_distance`.
 
         Args:
-            labels: ``[B, *S]``, integer or bool, contiguous, with 2 or 3 spatial axes.
-            background: voxels of this label read 0.
-            spacing: ``[B, ndim]`` float64 on the CPU, positive and finite.
-            max_distance: the result is cut to it.
-            black_border: beyond the volume lies another label.
+            labels: the instances.
+            background: label whose voxels get 0.
+            spacing: voxel size.
+            max_distance: larger distances become ``max_distance``.
+            black_border: whether everything beyond the volume has another label.
+
+        Returns:
+            ``[B, *S]`` float32; ``inf`` (or ``max_distance``) in a volume with one label only.
         """
 
 
 @runtime_checkable
 class NearestBackend(Backend, Protocol):
-    """A backend that finds which voxel of the other phase is nearest."""
+    """A backend that finds nearest voxels."""
 
     def nearest(
         self,
@@ -45,13 +50,13 @@ class NearestBackend(Backend, Protocol):
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
-        """Return ``[B, K, ndim, *S]`` int32, -1 where there is none within ``max_distance``.
+        """Find the nearest voxel of the other phase for each voxel.
 
-        Args:
-            labels: ``[B, *S]``, integer or bool, contiguous, not empty, with 2 or 3 spatial axes.
-            classes: see :data:`Classes`.
-            spacing: ``[B, ndim]`` float64 on the CPU, positive and finite.
-            max_distance: voxels farther than it are none.
+        The arguments are those of :meth:`Backend.signed_distance`, with labels that are not empty. Voxels
+        farther away than ``max_distance`` do not count.
+
+        Returns:
+            ``[B, K, ndim, *S]`` int32; -1 if there is no such voxel.
         """
 
 
@@ -62,10 +67,10 @@ def select(kind: type[CapableT], backend: str, device: torch.device, what: str) 
     """Return the backend that will compute ``what`` on ``device``.
 
     Args:
-        kind: the protocol it must satisfy.
-        backend: ``"auto"``, or the name of one.
-        device: of the labels.
-        what: for the message.
+        kind: protocol that the backend must satisfy.
+        backend: ``"auto"``, or the name of a backend.
+        device: device of the labels.
+        what: what is computed, for the message.
 
     Raises:
         ValueError: unknown name.
@@ -74,7 +79,7 @@ def select(kind: type[CapableT], backend: str, device: torch.device, what: str) 
     name = registry.current_choice(backend)
     key = (kind, name, device)
     chosen = registry.found.get(key)
-    if chosen is None:  # asking isinstance of these protocols takes longer than a small map
+    if chosen is None:  # isinstance with a runtime-checkable protocol takes longer than a small map
         chosen = registry.found[key] = _available(kind, name, device, what)
     return cast("CapableT", chosen)
 

@@ -92,6 +92,18 @@ PLAIN = Finish(shifts=(0.0,), both_sides=False, missing=(math.inf,), limit=math.
 class FusedBackend(Backend, Protocol):
     """A backend that can shift, clamp and crop inside its own last pass."""
 
+    def signed_distance(
+        self,
+        labels: torch.Tensor,
+        classes: Classes,
+        spacing: torch.Tensor,
+        max_distance: float | None,
+    ) -> torch.Tensor:
+        """See :meth:`Backend.signed_distance`."""
+        shape, rows = labels.shape[1:], spacing_rows(spacing)
+        whole = [0] * len(shape), shape
+        return self.finished_region(labels, classes, rows, max_distance, PLAIN, *whole, torch.float32)
+
     def finished_region(
         self,
         labels: torch.Tensor,

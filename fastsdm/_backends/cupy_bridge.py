@@ -1,7 +1,7 @@
-"""What the two CuPy-based backends share: torch's memory and stream lent to CuPy, and the signed map.
+"""Base of the two backends on CuPy: CuPy uses torch's memory and stream.
 
-The transform itself (the parallel banding algorithm, Cao et al. 2010, doi:10.1145/1730804.1730818) takes one
-volume and measures to its zero voxels, so that every class of every sample costs two calls.
+The transform (the parallel banding algorithm, Cao et al. 2010, doi:10.1145/1730804.1730818) takes one volume
+and measures to its zero voxels, so every class of every sample takes two calls.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _PADDING = 32
 
 
 class CupyBackend:
-    """A ``distance_transform_edt`` that works on CuPy arrays, as a backend."""
+    """Computes maps by a ``distance_transform_edt`` that takes CuPy arrays."""
 
     exact = True
     device_types = ("cuda",)
 
     def __init__(self, name: str, module: str, wheel: str) -> None:
-        """Name the backend, the module of its transform, and its wheel with ``{cuda}`` for CUDA's major."""
+        """Store the backend's name, the module of its transform, and its wheel (``{cuda}``: CUDA's major)."""
         self.name = name
         self._module = module
         self._wheel = wheel
 
     def unavailable(self, device: torch.device) -> str | None:
-        """None on a CUDA device where CuPy is installed for torch's CUDA, else why not and the fix."""
+        """See the contract: it runs on CUDA devices, if CuPy is installed for torch's CUDA version."""
         return _no_cuda(device) or self._no_package()
 
     def signed_distance(
@@ -42,12 +42,12 @@ class CupyBackend:
         labels: torch.Tensor,
         classes: Classes,
         spacing: torch.Tensor,
-        max_distance: float | None,  # the transform cannot stop early
+        max_distance: float | None,  # not used: the transform cannot stop early
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.contract.Backend`.
+        """See :meth:`fastsdm._backends.contract.Backend.signed_distance`.
 
         Raises:
-            ValueError: a volume that the kernels' 32-bit indices cannot address.
+            ValueError: the volume is too large for the kernels' 32-bit indices.
         """
         refuse_large(self.name, labels.shape[1:])
         shape = (labels.shape[0], len(classes), *labels.shape[1:])
@@ -91,10 +91,10 @@ def refuse_large(name: str, shape: Sequence[int]) -> None:
 
 @contextmanager
 def torch_memory_and_stream(device: torch.device) -> Iterator[Any]:
-    """CuPy, working on torch's current stream of ``device`` and out of torch's caching allocator.
+    """Make CuPy use torch's current stream of ``device`` and torch's caching allocator.
 
-    One stream for both and one pool of memory: CuPy's temporaries are freed in stream order like torch's own,
-    nothing waits, and neither pool keeps memory from the other.
+    CuPy's temporaries are then freed in stream order like torch's own, without synchronising, and the two
+    libraries do not keep memory from each other.
     """
     cupy = importlib.import_module("cupy")
     stream = torch.cuda.current_stream(device)

@@ -1,9 +1,9 @@
-"""Jump flooding in plain torch operations: approximate, on any torch device, no compiler, no extra package.
+"""Jump flooding in plain torch operations: approximate, on any torch device.
 
-Every voxel holds the vector to the nearest voxel of the other phase that it has heard of, and asks neighbours
-at shrinking distances for theirs (Rong and Tan 2006, doi:10.1145/1111411.1111431). The small steps before and
-after the halving ones are those of the variants 1+JFA and JFA+2 (2007, doi:10.1109/ISVD.2007.41), plus one;
-docs/backends.md has the errors that chose them.
+Every voxel keeps the vector to the nearest voxel of the other phase found so far, and compares it with those
+of neighbours at shrinking distances (Rong and Tan 2006, doi:10.1145/1111411.1111431). The small steps before
+and after the halving ones are those of the variants 1+JFA and JFA+2 (2007, doi:10.1109/ISVD.2007.41), plus
+one. They were chosen by their errors (docs/backends.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from fastsdm._backends.contract import Classes, inside
 
-#: Device memory that the flooding may take beside its result; a single map may need more, and takes it.
+#: Working memory beside the result, unless a single map needs more.
 _BUDGET_BYTES = 1 << 30
 
 
@@ -28,7 +28,7 @@ class JumpFloodingBackend:
     device_types = None
 
     def unavailable(self, device: torch.device) -> str | None:
-        """None: it runs wherever torch does."""
+        """See the contract: it runs on every device."""
         return None
 
     def signed_distance(
@@ -36,9 +36,9 @@ class JumpFloodingBackend:
         labels: torch.Tensor,
         classes: Classes,
         spacing: torch.Tensor,
-        max_distance: float | None,  # fewer steps would be no faster to speak of
+        max_distance: float | None,  # not used: fewer steps would hardly be faster
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.contract.Backend`."""
+        """See :meth:`fastsdm._backends.contract.Backend.signed_distance`."""
         shape = (labels.shape[0], len(classes), *labels.shape[1:])
         maps = torch.empty(shape, dtype=torch.float32, device=labels.device)
         if maps.numel() == 0:
@@ -57,14 +57,14 @@ class JumpFloodingBackend:
 
 
 def _squared_distance(masks: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Squared distance to the other phase, ``[M, *S]``; infinite where there is none.
+    """Return the squared distance to the other phase, ``[M, *S]``; infinite in volumes without it.
 
     Args:
         masks: ``[M, *S]`` bool.
         weights: squared spacing along each axis, ``[M, 1, ...]``.
     """
     best = torch.full(masks.shape, math.inf, dtype=torch.float32, device=masks.device)
-    # In voxels, so exact in float32, and one rounding short of the squared distance.
+    # In voxels: exact in float32.
     vectors = [torch.full_like(best, math.inf) for _ in weights]
     for here, there, offset in _neighbours(masks.shape[1:]):
         # A neighbour of the other phase is itself the candidate.
@@ -87,7 +87,7 @@ _Region = tuple[slice, ...]
 
 
 def _neighbours(shape: Sequence[int]) -> Iterator[tuple[_Region, _Region, tuple[int, ...]]]:
-    """Voxels with a neighbour at an offset, these neighbours, the offset; in the order of the flood."""
+    """Yield voxels with a neighbour at an offset, these neighbours and the offset, step by step."""
     for jump in _jumps(max(shape)):
         for offset in itertools.product((-jump, 0, jump), repeat=len(shape)):
             if any(offset) and all(abs(step) < size for step, size in zip(offset, shape, strict=True)):

@@ -10,17 +10,17 @@ from typing import cast
 import numpy as np
 import torch
 
-from fastsdm._backends.contract import PLAIN, Classes, Finish, SpacingRows, spacing_rows
+from fastsdm._backends.contract import Classes, Finish, FusedBackend, SpacingRows
 
 #: The kernel keeps steps along the later axes in 15 bits.
 _LONGEST_SEARCHED = 16383
 _EXTENSION = "fastsdm._backends._native_ext"
 
 
-class NativeBackend:
+class NativeBackend(FusedBackend):
     """Computes all classes in one call, with SIMD and threads, without a copy of the labels.
 
-    Beside the arguments of the contract, the methods take:
+    Beside the arguments of the contracts, the methods below take:
 
     - ``threads``: how many to use at most; None for ``torch.get_num_threads()``.
     - ``isa``: instruction set, one of ``_native_ext.isas()``; None for the best this CPU has.
@@ -51,23 +51,6 @@ class NativeBackend:
     def instruction_set(self) -> str:
         """The best vector instructions that both this CPU and the extension support."""
         return str(importlib.import_module(_EXTENSION).isas()[0])
-
-    def signed_distance(
-        self,
-        labels: torch.Tensor,
-        classes: Classes,
-        spacing: torch.Tensor,
-        max_distance: float | None,
-        *,
-        threads: int | None = None,
-        isa: str | None = None,
-    ) -> torch.Tensor:
-        """See :meth:`fastsdm._backends.contract.Backend.signed_distance`."""
-        shape, rows = labels.shape[1:], spacing_rows(spacing)
-        whole = [0] * len(shape), shape
-        return self.finished_region(
-            labels, classes, rows, max_distance, PLAIN, *whole, torch.float32, threads=threads, isa=isa
-        )
 
     def finished_region(
         self,

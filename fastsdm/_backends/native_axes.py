@@ -1,8 +1,8 @@
 """The C++ kernel one axis at a time, for volumes that do not fit into memory.
 
-The map of a volume is made by one pass per axis, and a pass looks along one axis only. So a block must be
-whole along that axis and may be small along the others. Between two passes the volume is cut into other
-blocks. The passes of a volume are::
+A map takes one pass per axis. A pass searches along its own axis only, so a block must be whole along that
+axis and may be small along the others. Between two passes the volume is cut into other blocks. The passes of
+a volume are::
 
     order = axis_order(shape)                                     # of the whole volume
     squares = scan_axis(labels, classes, order[0])                # blocks whole along order[0]
@@ -10,9 +10,9 @@ blocks. The passes of a volume are::
         squares = relax_axis(squares, axis, shape, spacing)       # blocks whole along `axis`
     maps = relax_axis(squares, order[-1], shape, spacing, finish)  # blocks whole along order[-1]
 
-The result is bit for bit what the whole volume gives at once: the arithmetic of a voxel depends on its row,
-its column and the order of the axes, not on the blocks. There is no limit to the search here;
-``finish.limit`` cuts the result. With ``dask`` each line is a ``map_blocks`` after a ``rechunk``.
+The result equals the map of the whole volume bit for bit: the arithmetic of a voxel depends on its row, its
+column and the order of the axes, not on the blocks. The search has no limit; ``finish.limit`` clamps the
+result. With ``dask`` each line is a ``map_blocks`` after a ``rechunk``.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 def axis_order(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the axes of a volume in the order of their passes: the scanned one comes first.
+    """Return the axes of a volume in the order of their passes, the scanned axis first.
 
     Args:
-        shape: of the whole volume, 2 or 3 sizes.
+        shape: shape of the whole volume, 2 or 3 sizes.
 
     Returns:
-        At least two axes. Axes of size 1 need no pass and are left out, unless fewer than two others remain.
+        At least two axes. Axes of size 1 need no pass and are left out, unless fewer than two axes remain.
     """
     axes = [axis for axis, size in enumerate(shape) if size > 1]
     for axis in reversed(range(len(shape))):
@@ -62,11 +62,11 @@ def scan_axis(
         classes: see :data:`fastsdm._backends.contract.Classes`.
         axis: ``axis_order(shape)[0]``.
         threads: how many to use at most; None for ``torch.get_num_threads()``.
-        isa: instruction set, for tests; None for the best.
+        isa: instruction set; None for the best this CPU has.
 
     Returns:
         ``[K, *S]`` float32: squares in units of this axis' spacing, positive outside, negative inside,
-        infinite where the row holds no voxel of the other phase.
+        infinite in rows without a voxel of the other phase.
     """
     from fastsdm._backends import _native_ext  # noqa: PLC0415 (it may not have been built)
 
@@ -92,11 +92,11 @@ def relax_axis(
     """Include one more axis in the signed squares; with ``finish``, return the signed distance map.
 
     Args:
-        squares: block ``[K, *S]`` of what the pass before returned, whole along ``axis``; left alone.
-        axis: the spatial axis, counted without K.
-        shape: of the whole volume.
-        spacing: of the whole volume, one number per axis.
-        finish: with the last axis of ``axis_order(shape)``: how the map is shifted and cut, for one sample.
+        squares: block ``[K, *S]`` of the previous pass' result, whole along ``axis``; it is not changed.
+        axis: spatial axis, counted without K.
+        shape: shape of the whole volume.
+        spacing: voxel size, one number per axis.
+        finish: for the last axis of ``axis_order(shape)``: shift, empty classes and clamp, of one sample.
         threads: as in :func:`scan_axis`.
         isa: as in :func:`scan_axis`.
 
@@ -127,7 +127,10 @@ def relax_axis(
 
 
 def _missing_phase(squares: Array, axis: int) -> int:
-    """Whether the volume has no inside (1) or no outside (-1): one column before the last pass tells."""
+    """Return 1 for a volume without inside voxels, -1 without outside voxels, else 0.
+
+    Before the last pass any one column tells.
+    """
     if squares.size == 0:
         return 0
     column = np.moveaxis(squares, axis, -1).reshape(-1, squares.shape[axis])[0]

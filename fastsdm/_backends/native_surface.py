@@ -1,4 +1,4 @@
-"""Distances between surfaces by our own C++ (see ``cpp/surface.cpp``), without a map of the volume."""
+"""Distances between surfaces in C++ (see ``cpp/surface.cpp``), without a map of the volume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from fastsdm._backends.native import pattern
 
-#: Bits of the masks and surfaces that one call may keep, in bytes; more classes take further calls.
+#: Most bytes that one call keeps for masks and surfaces; more classes take further calls.
 _MEMORY = 1 << 28
 
 
@@ -20,11 +20,11 @@ class SurfaceElements:
     """The elements of one surface, in the order of the volume.
 
     Attributes:
-        count: how many there are.
-        distances: ``[count]`` float32, to the other surface, infinite where that has no element; ``[0]``
-            where they were not asked for.
-        codes: ``[count]`` uint8, of elements between voxels: which corners of the cell are inside, one bit
-            each, last axis first; else ``[0]``.
+        count: number of elements.
+        distances: ``[count]`` float32, to the other surface, infinite if that has no element; ``[0]`` if they
+            were not measured.
+        codes: ``[count]`` uint8 for elements between voxels: which corners of the cell are inside, one bit
+            each, last axis first; otherwise ``[0]``.
     """
 
     count: int

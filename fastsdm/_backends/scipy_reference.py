@@ -17,7 +17,7 @@ class ScipyBackend:
     device_types = ("cpu",)
 
     def unavailable(self, device: torch.device) -> str | None:
-        """None on the CPU."""
+        """See the contract: it runs on the CPU."""
         if device.type != "cpu":
             return f"it works on CPU tensors only, the target is on {device}; move it with .cpu()"
         return None
@@ -27,9 +27,9 @@ class ScipyBackend:
         labels: torch.Tensor,
         classes: Classes,
         spacing: torch.Tensor,
-        max_distance: float | None,  # scipy cannot stop early
+        max_distance: float | None,  # not used: scipy cannot stop early
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.contract.Backend`."""
+        """See :meth:`fastsdm._backends.contract.Backend.signed_distance`."""
         shape = labels.shape[1:]
         maps = np.empty((labels.shape[0], len(classes), *shape), np.float32)
         for sample, sampling, sample_maps in zip(labels, spacing.tolist(), maps, strict=True):
@@ -45,7 +45,7 @@ class ScipyBackend:
         max_distance: float | None,
         black_border: bool,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.capabilities.InstanceBackend`: instance by instance, in its box."""
+        """See :meth:`fastsdm._backends.capabilities.InstanceBackend.instance_distance`."""
         maps = np.zeros(labels.shape, np.float32)
         for sample, sampling, sample_map in zip(labels.numpy(), spacing.tolist(), maps, strict=True):
             values, numbers = np.unique(sample, return_inverse=True)
@@ -65,7 +65,7 @@ class ScipyBackend:
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.capabilities.NearestBackend`."""
+        """See :meth:`fastsdm._backends.capabilities.NearestBackend.nearest`."""
         shape = labels.shape[1:]
         indices = np.full((labels.shape[0], len(classes), len(shape), *shape), -1, np.int32)
         for sample, sampling, of_sample in zip(labels, spacing.tolist(), indices, strict=True):

@@ -1,16 +1,15 @@
-"""The separable transform in plain torch operations: exact, on any torch device, no compiler or package.
+"""The separable transform in plain torch operations: exact, on any torch device.
 
-Along the last axis by running maxima; along each other one by comparing every voxel with its whole column, in
-blocks of broadcast sums (Saito and Toriwaki 1994, doi:10.1016/0031-3203(94)90133-3). Work grows with the
-length of the columns, and no step depends on the values: nothing waits for an accelerator.
+The last axis takes running maxima. Along each other axis every voxel is compared with its whole column, in
+blocks of broadcast sums (Saito and Toriwaki 1994, doi:10.1016/0031-3203(94)90133-3). The work grows with the
+length of the columns. No step depends on values, so the host never waits for an accelerator.
 
 One field serves both phases. It holds each voxel's squared distance to the nearest voxel of another label.
-Along a further axis a voxel p is offered ``field[q] + (p - q)^2`` by every q of its column. From a q of its
-own label that is right. From a q of another label ``(p - q)^2`` would be right; what is offered is more and
-does no harm, and the nearest such q is found by the running maxima along that axis.
+Along a further axis, the candidates of a voxel p are ``field[q] + (p - q)^2`` for every q of its column. This
+is right for a q of the same label. For a q of another label the candidate should be ``(p - q)^2``. The larger
+one does no harm, because running maxima along that axis find the nearest such q.
 
-Volumes that are computed together lie beside each other along a last axis, so that rows are long where
-volumes are small.
+Volumes that are computed together are stacked along a last axis, so that small volumes make long rows, too.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import torch
 
 from fastsdm._backends.contract import Classes, inside
 
-#: Sums that are held at once: on the CPU they stay in the cache, on an accelerator they fill it.
+#: Most sums in a block: on the CPU they stay in the cache, on an accelerator they fill it.
 _CPU_BLOCK, _DEVICE_BLOCK = 1 << 19, 1 << 26
 #: Voxels of the volumes that are computed together. A larger volume is computed alone.
 _CPU_TOGETHER, _DEVICE_TOGETHER = 1 << 18, 1 << 26
@@ -34,12 +33,12 @@ _LONGEST_IN_16_BITS = 1 << 13
 
 @dataclass(frozen=True)
 class _Steps:
-    """The voxel size of a few volumes.
+    """Voxel sizes and search range of the volumes that are computed together.
 
     Attributes:
-        unit: of distances, the voxel size along the last axis; a number, or one per volume, ``[M]``.
-        weights: of squared steps along each axis in squared units; a number, or one per volume, each.
-        reaches: how many voxels to look along each axis.
+        unit: voxel size along the last axis; a number, or one per volume, ``[M]``.
+        weights: per axis, a squared step in squared units; a number, or one per volume, ``[M]``.
+        reaches: per axis, how many voxels to search.
     """
 
     unit: float | torch.Tensor
@@ -48,14 +47,14 @@ class _Steps:
 
 
 class TorchBackend:
-    """Running maxima and broadcast minima, for as many volumes at once as fit the cache or the device."""
+    """Computes as many volumes at once as fit the cache or the device."""
 
     name = "torch"
     exact = True
     device_types = None
 
     def unavailable(self, device: torch.device) -> str | None:
-        """None: it runs wherever torch does."""
+        """See the contract: it runs on every device."""
         return None
 
     def signed_distance(
@@ -65,7 +64,7 @@ class TorchBackend:
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.contract.Backend`.
+        """See :meth:`fastsdm._backends.contract.Backend.signed_distance`.
 
         Working memory beside the result: 31 bytes a voxel of the volumes that are computed together, and
         blocks of sums.
@@ -93,7 +92,7 @@ class TorchBackend:
         max_distance: float | None,
         black_border: bool,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.capabilities.InstanceBackend`."""
+        """See :meth:`fastsdm._backends.capabilities.InstanceBackend.instance_distance`."""
         maps = torch.empty(labels.shape, dtype=torch.float32, device=labels.device)
         flat, rows = maps.view(len(labels), -1), spacing.tolist()
         for part, samples, _ in _parts(labels, [background]):
@@ -113,11 +112,11 @@ class TorchBackend:
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.capabilities.NearestBackend`.
+        """See :meth:`fastsdm._backends.capabilities.NearestBackend.nearest`.
 
-        Of equally near voxels the one in the same line along the first axis is taken, else the one whose
-        slice has the lowest index; within the slice the same holds for the next axis. Of two in a line along
-        the last axis the lower index is taken.
+        Of equally near voxels, the one in the same line along the first axis is taken, else the one whose
+        slice has the lowest index. Within the slice the same holds for the next axis. Of two voxels in a line
+        along the last axis the lower index is taken.
         """
         ndim = labels.ndim - 1
         shape = (labels.shape[0], len(classes), ndim, *labels.shape[1:])
@@ -138,7 +137,7 @@ class TorchBackend:
 
 
 def _parts(labels: torch.Tensor, classes: Classes) -> Iterator[tuple[slice, list[int], list[int | None]]]:
-    """Volumes to compute together: their place among all, sample and label value of each."""
+    """Yield groups of volumes to compute together: their slice of all, sample and class of each."""
     on_cpu = labels.device.type == "cpu"
     count, volume = labels.shape[0] * len(classes), math.prod(labels.shape[1:])
     together = max(1, (_CPU_TOGETHER if on_cpu else _DEVICE_TOGETHER) // max(1, volume))
@@ -186,7 +185,7 @@ def _steps(rows: Sequence[Sequence[float]], volumes: torch.Tensor, max_distance:
 
 
 def _number(values: Sequence[float], volumes: torch.Tensor) -> float | torch.Tensor:
-    """What all volumes have in common, or ``[M]`` float32."""
+    """Return the number that all volumes share, or ``[M]`` float32."""
     if len(set(values)) == 1:
         return values[0]
     numbers = torch.empty(len(values), dtype=torch.float32, device=volumes.device)
@@ -202,12 +201,12 @@ def _squared(
 
     Args:
         labels: ``[*S, M]``, contiguous.
-        steps: voxel sizes, and how far to look.
-        border: whether another label lies beyond the volumes.
-        place: int64 ``[*S, M]``, filled with the number of that voxel within its volume.
+        steps: voxel sizes and search range.
+        border: whether everything beyond the volumes has another label.
+        place: int64 ``[*S, M]``, filled with the flat index of the nearest voxel within its volume.
 
     Returns:
-        ``[*S, M]`` float32; infinite where there is none.
+        ``[*S, M]`` float32; infinite in volumes with one label only.
     """
     last, volume = labels.ndim - 2, labels.shape[:-1]
     field, way = _along_line(labels, last, steps.reaches[-1], border)
@@ -253,12 +252,12 @@ def _along_line(
     Args:
         labels: ``[*S, M]``.
         axis: of these.
-        reach: how many voxels to look, at least.
-        border: whether another label lies beyond the volumes.
+        reach: how many voxels to search, at least.
+        border: whether everything beyond the volumes has another label.
 
     Returns:
-        float32 of the labels' shape, infinite where there is none; and what computes the signed number of
-        voxels to that label, int64, to the lower side where both are as near.
+        float32 of the labels' shape, infinite in lines with one label only; and a function that computes the
+        signed number of voxels to that label, int64, to the lower side if both sides are equally near.
     """
     size = labels.shape[axis]
     dtype, far = (torch.int16, 1 << 14) if size <= _LONGEST_IN_16_BITS else (torch.int32, 1 << 29)
@@ -304,7 +303,7 @@ def _column_minimum(
         field: ``[*S, M]`` float32, contiguous.
         axis: of these.
         weight: of squared steps; a number, or one per volume, ``[M]``.
-        reach: how many voxels to look, at least.
+        reach: how many voxels to search, at least.
         chosen: int64 of the field's shape, filled with the lowest q of the minimum.
     """
     size, inner = field.shape[axis], math.prod(field.shape[axis + 1 :])
@@ -334,9 +333,9 @@ def _column_minimum(
 
 
 def _block(size: int, reach: int, planes: int, inner: int, on_cpu: bool) -> tuple[int, int, int]:
-    """How many rows, planes and columns are summed at once."""
+    """Return how many rows, planes and columns a block of sums has."""
     block = _CPU_BLOCK if on_cpu else _DEVICE_BLOCK
-    few = min(size, reach + 1)  # more rows would be compared with more than is in reach of each
+    few = min(size, reach + 1)  # more rows would include sources out of reach of some rows
     span = min(size, 2 * reach + few)
     width = min(inner, max(1, block // span))
     rows = min(few, max(1, block // (span * width)))

@@ -1,4 +1,4 @@
-"""What a call of the `triton` backend hands to its kernels: numbers, class values, and their table."""
+"""Numbers and class values that the `triton` backend passes to its kernels, and the table of the others."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def is_run(values: Sequence[int]) -> bool:
 def search_numbers(
     axis: int, spacing: SpacingRows, max_distance: float | None, finish: Finish
 ) -> list[Numbers]:
-    """A search's numbers: those of all samples, or of each.
+    """Return a search's numbers: one row for all samples, or one per sample.
 
-    A search measures in voxels of its own axis: at equal spacing all its numbers are whole, and float32 adds
-    them without rounding.
+    A search measures in voxels of its own axis. At equal spacing all distances are then whole numbers, which
+    float32 adds without rounding.
     """
     rows = max(len(spacing), len(finish.shifts), len(finish.missing))
     numbers: list[Numbers] = []
@@ -55,21 +55,20 @@ def search_numbers(
 def table_of(
     values: Sequence[int], numbers: list[list[Numbers]], labels_dtype: torch.dtype
 ) -> npt.NDArray[np.float32] | None:
-    """Class values (64-bit integers), then the numbers per sample of each search; None where there are none.
+    """Return class values, then the numbers per sample of each search, flat; None if there are none.
 
-    Returns:
-        Flat; the integers as the float32 numbers with their bits.
+    Class values are 64-bit integers, viewed as pairs of float32.
     """
     rows = [row for search in numbers if len(search) > 1 for row in search]
     if not values and not rows:
         return None
-    with np.errstate(over="ignore"):  # a limit beyond float32 is none
+    with np.errstate(over="ignore"):  # a limit beyond float32 becomes infinite
         per_sample = np.array(rows, np.float64).astype(np.float32).ravel()
     return np.concatenate([_class_values(values, labels_dtype).view(np.float32), per_sample])
 
 
 def _class_values(values: Sequence[int], labels_dtype: torch.dtype) -> npt.NDArray[np.int64]:
-    """The values as the kernel compares them."""
-    if labels_dtype.itemsize < 4:  # in 32 bits; what lies beyond equals no label there either
+    """Return the values as the kernel compares them."""
+    if labels_dtype.itemsize < 4:  # compared in 32 bits; no label of 16 bits equals the clamped values
         values = [min(max(value, -(2**31)), 2**31 - 1) for value in values]
     return np.array([value - 2**64 if value >= 2**63 else value for value in values], np.int64)

@@ -1,9 +1,9 @@
 """The kernels of the `triton` backend; `triton_launcher.py` launches them, `docs/triton.md` explains them.
 
 They work on the *signed field*: one number per voxel and class, positive outside the class and negative
-inside, whose magnitude is the distance to the nearest voxel of the other phase as far as the axes done so
-far can tell; infinite where they have seen none. A voxel looks for the other phase only: a source of its own
-phase counts with its magnitude, one of the other phase with 0.
+inside. Its magnitude is the distance to the nearest voxel of the other phase, measured along the axes done so
+far; it is infinite if there is none. A voxel measures to the other phase only: a source of its own phase
+counts with its magnitude, a source of the other phase with 0.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -17,13 +17,13 @@ from fastsdm._backends.triton_search import _field, _search
 
 @triton.jit
 def _exponent(power):
-    """The k of 2**k, through the exponent of a float: no vendor's instruction, and the interpreter has it."""
+    """The k of 2**k, from the exponent of a float: it needs no vendor's instruction and works interpreted."""
     return (power.to(tl.float32).to(tl.int32, bitcast=True) >> 23).to(tl.float32) - 127.0
 
 
 @triton.jit
 def _highest(bits):
-    """Number of the highest bit set; the second highest goes, or a float might round up to the next power."""
+    """Number of the highest bit set. The second highest is cleared: it could round the float up."""
     return _exponent(bits ^ (bits & (bits >> 1)))
 
 
@@ -35,7 +35,7 @@ def _lowest(bits):
 
 @triton.jit
 def _is_inside(label_ptr, value, MASK: tl.constexpr):
-    """Whether labels belong to the class: they have its value, or lie above 0 if MASK."""
+    """Whether labels belong to the class: they equal its value, or are above 0 if MASK."""
     label = tl.load(label_ptr)
     return label > 0 if MASK else label.to(value.dtype) == value
 
@@ -54,16 +54,16 @@ def _scan_row_kernel(
     classes,
     rows,
     width,
-    MASK: tl.constexpr,  # one class, of all labels above 0; `listed` and `lowest` do not matter
+    MASK: tl.constexpr,  # one class of all labels above 0: no values
     WIDE: tl.constexpr,  # labels are compared with values as 64-bit integers, else as 32-bit ones
     HALF: tl.constexpr,  # the field is float16, else float32
     ROWS: tl.constexpr,  # rows per program
 ):
     """Signed field along the last axis: distance to the nearest voxel of the other phase in the row.
 
-    One lane per voxel, 32 voxels a step; their phases become the bits of a word, equal in all lanes, and a
-    bit that differs from its neighbour starts (or ends) a run. One sweep measures to the left, one back to
-    the right; what lies beyond the word is carried over.
+    One lane per voxel, 32 voxels a step. Their phases become the bits of a word that all lanes have. A bit
+    that differs from its neighbour starts (or ends) a run. One sweep measures to the left, one back to the
+    right. What lies beyond the word is carried over.
     """
     values_ptr = table_ptr.to(tl.pointer_type(tl.int64), bitcast=True)
     field_ptr = _field(field_ptr, HALF)
@@ -132,12 +132,12 @@ def _scan_row_kernel(
 )  # fmt: skip
 def _search_axis_kernel(
     source_ptr,  # [volumes, planes * length * stride] float: signed field of the axes done so far
-    table_ptr,  # [B, TABLE_ROW] float32 from table_start on, in place of the next six; not read if that is -1
+    table_ptr,  # [B, TABLE_ROW] float32 from table_start on, replaces the next six; not read if that is -1
     target_ptr,  # float, out: like the source with this axis included; if FINAL [volumes, rows, columns]
     ratio,  # squared voxels of this axis per unit of the source
     limit,  # max_distance in voxels of this axis
     area,  # squared size of this axis' voxel
-    shift_inside,  # these three finish the map, and so does the next
+    shift_inside,  # these four finish the map
     shift_outside,
     missing,
     cut,
@@ -174,8 +174,8 @@ def _search_axis_kernel(
 )  # fmt: skip
 def _nearest_axis_kernel(
     source_ptr,  # [volumes, planes * length * stride] float: signed field of the axes done so far
-    table_ptr,  # [B, TABLE_ROW] float32 from table_start on, for the next three; not read if that is -1
-    places_ptr,  # int32 like the source: where in its plane a voxel's nearest one lies; out, or in if FINAL
+    table_ptr,  # [B, TABLE_ROW] float32 from table_start on, replaces the next three; not read if that is -1
+    places_ptr,  # int32 like the source: place of the nearest voxel within its plane; out, or in if FINAL
     target_ptr,  # the source with this axis included; if FINAL int32 [volumes, axes, length * columns]
     ratio,  # these three as in the search above
     limit,
@@ -195,7 +195,7 @@ def _nearest_axis_kernel(
     STEP: tl.constexpr,  # rows per coarse row
     LANES: tl.constexpr,  # columns per program
 ):
-    """The search above, which also keeps where its minima are."""
+    """The search above, which also stores where its minima are."""
     origin = tl.full([], 0, tl.int32)
     _search(
         source_ptr, table_ptr, places_ptr, target_ptr, ratio, limit, area, 0.0, 0.0, 0.0, cut, table_start,

@@ -1,4 +1,4 @@
-"""Our own GPU kernels: exact, one launch per axis for the batch and all classes, straight from the labels."""
+"""The backend for GPUs, in Triton: one launch per axis for the whole batch and all classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fastsdm._backends.contract import PLAIN, Classes, Finish, SpacingRows, spacing_rows
+from fastsdm._backends.contract import PLAIN, Classes, Finish, FusedBackend, SpacingRows, spacing_rows
 from fastsdm._backends.triton_arguments import Numbers, is_run, search_numbers, table_of
 from fastsdm._backends.triton_passes import AMD, INTERPRETER, NVIDIA, Pass, Tiles, nearest_passes, passes
 
@@ -23,8 +23,8 @@ _OLDEST_CAPABILITY = (8, 0)
 _NOT_IN_TABLE = -1
 
 
-class TritonBackend:
-    """Separable signed distance map in Triton: one scan, then one bounded search per further axis."""
+class TritonBackend(FusedBackend):
+    """Computes maps by a scan along the last axis and a bounded search along each other axis."""
 
     name = "triton"
     exact = True
@@ -34,25 +34,13 @@ class TritonBackend:
         self._usable: set[torch.device] = set()
 
     def unavailable(self, device: torch.device) -> str | None:
-        """None where Triton can compile for ``device``, or interprets the kernels on the CPU."""
+        """See the contract: it runs where Triton can compile, and on the CPU if it interprets the kernels."""
         if device in self._usable:
             return None
         reason = _reason_against(device)
         if reason is None:
             self._usable.add(device)
         return reason
-
-    def signed_distance(
-        self,
-        labels: torch.Tensor,
-        classes: Classes,
-        spacing: torch.Tensor,
-        max_distance: float | None,
-    ) -> torch.Tensor:
-        """See :meth:`fastsdm._backends.contract.Backend.signed_distance`."""
-        shape, rows = labels.shape[1:], spacing_rows(spacing)
-        whole = [0] * len(shape), shape
-        return self.finished_region(labels, classes, rows, max_distance, PLAIN, *whole, torch.float32)
 
     def finished_region(
         self,
@@ -65,11 +53,11 @@ class TritonBackend:
         size: Sequence[int],
         dtype: torch.dtype,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.contract.FusedBackend`.
+        """See :meth:`fastsdm._backends.contract.FusedBackend.finished_region`.
 
-        Working memory beside the result: per voxel of the volume and class 4 bytes in 3D, 2 in 2D; 2 more in
-        3D where the result is not float32 or smaller than the volume. Twice the 2 where rows are longer than
-        2048 voxels. Squared distances are float32: at equal spacing exact up to 4096 voxels.
+        Working memory beside the result, per voxel of the volume and class: 4 bytes in 3D, and 2 more if the
+        result is not float32 or smaller than the volume; 2 bytes in 2D. Rows longer than 2048 voxels take 4
+        bytes instead of 2. Squared distances are float32: at equal spacing exact up to 4096 voxels.
         """
         result = torch.empty((labels.shape[0], len(classes), *size), dtype=dtype, device=labels.device)
         if result.numel() == 0:
@@ -90,14 +78,11 @@ class TritonBackend:
         spacing: torch.Tensor,
         max_distance: float | None,
     ) -> torch.Tensor:
-        """See :class:`fastsdm._backends.capabilities.NearestBackend`.
+        """See :meth:`fastsdm._backends.capabilities.NearestBackend.nearest`.
 
-        Working memory beside the result: per voxel and class 8 bytes in 3D, 2 in 2D, or 4 where rows are
-        longer than 2048 voxels.
-
-        Returns:
-            As there. Where all sums of squares are exact in float32, as at equal spacing up to a diagonal of
-            4096 voxels, the first of equally near voxels in memory.
+        Of equally near voxels the first in memory is taken, if all sums of squares are exact in float32, as
+        they are at equal spacing up to a diagonal of 4096 voxels. Working memory beside the result, per voxel
+        and class: 8 bytes in 3D; 2 in 2D, or 4 if rows are longer than 2048 voxels.
         """
         batch, *shape = labels.shape
         result = torch.empty(
@@ -123,16 +108,16 @@ def _values(classes: Classes) -> list[int]:
 
 @dataclass(frozen=True)
 class _Call:
-    """What the launches of a call are given beside the memory that they write to.
+    """Arguments of a call's launches, without the memory that they write to.
 
     Attributes:
         launches: the passes.
-        labels: of a type that Triton loads.
+        labels: of a dtype that Triton loads.
         listed: whether class values are in the table; else they are ``lowest``, ``lowest + 1``, ...
         lowest: the first class value, if they are not in the table; 0 for a mask.
-        numbers: for each search those of all samples, or of each.
-        cut: the largest distance, in float32; may be infinite.
-        table: the class values and numbers that are not arguments of the kernels.
+        numbers: per search one row for all samples, or one per sample.
+        cut: largest distance, in float32; may be infinite.
+        table: class values and numbers that are not passed as arguments of the kernels.
     """
 
     launches: Sequence[Pass]
@@ -151,8 +136,8 @@ class _Call:
         )  # fmt: skip
 
     def searches(self) -> Iterator[tuple[Pass, Numbers, int]]:
-        """Every further pass, the numbers of the first sample, and where the table has those of all."""
-        place = 2 * self.launches[0].sizes[0] if self.listed else 0  # a class value takes that of two numbers
+        """Yield each search, the numbers of the first sample, and the place of all samples' in the table."""
+        place = 2 * self.launches[0].sizes[0] if self.listed else 0  # a class value takes 64 bits
         for launch, rows in zip(self.launches[1:], self.numbers, strict=True):
             in_table = len(rows) > 1
             yield launch, rows[0], place if in_table else _NOT_IN_TABLE
@@ -191,7 +176,7 @@ def _run_on_its_device(run: Callable[[_Call, torch.Tensor], None], call: _Call, 
 
 
 def _run(call: _Call, result: torch.Tensor) -> None:
-    """Launch the passes of a map."""
+    """Launch the passes that compute a map."""
     fields = _fields(result, call.launches)
     call.scan(fields[0])
     for i, (launch, numbers, place) in enumerate(call.searches()):
@@ -201,12 +186,12 @@ def _run(call: _Call, result: torch.Tensor) -> None:
 
 
 def _run_nearest(call: _Call, result: torch.Tensor) -> None:
-    """Launch the passes of the indices."""
+    """Launch the passes that compute indices of nearest voxels."""
     items, device = call.launches[0].target_items, result.device
     if len(call.launches) == 2:
         field = torch.empty(_words(call.launches[0]), dtype=torch.float32, device=device)
-        fields, places = [field, result], field  # nothing is noted from pass to pass
-    else:  # the result has been read as the scan's field when the last pass writes there
+        fields, places = [field, result], field  # 2D needs no places
+    else:  # the scan's field lies in the result: it has been read before the last pass writes there
         squared = torch.empty(items, dtype=torch.float32, device=device)
         places = torch.empty(items, dtype=torch.float32, device=device)
         fields = [result.view(torch.float32), squared, result]
@@ -240,19 +225,19 @@ def _reason_against(device: torch.device) -> str | None:
 
 
 def _no_compiler() -> str | None:
-    # Triton builds the part that talks to the driver on the user's machine.
+    # Triton compiles its driver interface on the user's machine.
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "Triton needs a C compiler and finds none; install gcc or clang, or set CC"
     return None
 
 
-#: What Triton compiled, by device and by all that a compiled kernel depends on.
+#: Compiled kernels by device and variant.
 _compiled: dict[tuple[object, ...], Any] = {}
 
 
 def _launch(launch: Pass, *arguments: torch.Tensor | float) -> None:
     """Launch one pass on the current device, in its current stream."""
-    # Asking the compiled kernel saves a third of a launch: Triton need not find it by its arguments' types.
+    # Launching the compiled kernel skips Triton's look-up by argument types, a third of a launch.
     key = (arguments[0].device, launch.variant)  # type: ignore[union-attr]  # the first one is a tensor
     compiled = _compiled.get(key)
     if compiled is not None:
@@ -261,26 +246,26 @@ def _launch(launch: Pass, *arguments: torch.Tensor | float) -> None:
         return
     kernel = getattr(_kernels(), launch.kernel)
     compiled = kernel[(launch.grid,)](*arguments, *launch.sizes, **launch.constants, **launch.options)
-    if compiled is not None:  # the interpreter compiles nothing
+    if compiled is not None:  # it is None under the interpreter
         _compiled[key] = compiled
 
 
 @functools.cache
 def _takes_constants() -> bool:
-    """Whether a compiled kernel takes its compile-time constants as arguments: it does from Triton 3.3 on."""
+    """Return whether a compiled kernel takes its compile-time constants as arguments: from Triton 3.3 on."""
     major, minor, *_ = importlib.import_module("triton").__version__.split(".")
     return (int(major), int(minor)) >= (3, 3)
 
 
 def _words(launch: Pass) -> int:
-    """Numbers of 32 bits that hold what a pass writes."""
+    """Return how many 32-bit words a pass writes."""
     return -(-launch.target_items * launch.target_dtype.itemsize // 4)
 
 
 def _fields(result: torch.Tensor, launches: Sequence[Pass]) -> list[torch.Tensor]:
-    """Memory that the passes write to, one after the other; the kernels know which type is in it.
+    """Return the memory that each pass writes to; the kernels reinterpret its dtype.
 
-    In 3D the scan's field lies in the result where it fits: it has been read when the last pass writes there.
+    In 3D the scan's field lies in the result if it fits: it has been read before the last pass writes there.
     """
     scan, length = launches[0], _words(launches[0])
     if len(launches) == 2:
@@ -290,13 +275,13 @@ def _fields(result: torch.Tensor, launches: Sequence[Pass]) -> list[torch.Tensor
     return [field, torch.empty(scan.target_items, dtype=torch.float32, device=result.device), result]
 
 
-#: Tables that a captured graph reads again at every replay; there is no telling when the graph is gone.
+#: Tables of captured graphs. A replay reads them again, and nothing tells when a graph is deleted.
 _captured: list[torch.Tensor] = []
 
 
 def _on_device(table: npt.NDArray[np.float32], device: torch.device) -> torch.Tensor:
-    # From pinned memory the copy is queued on the stream and the host goes on; torch's pinned allocator keeps
-    # the block until the copy is done. A blocking copy would wait for everything queued before it.
+    # A blocking copy would wait for everything queued before it. One from pinned memory is asynchronous, and
+    # torch's pinned allocator keeps the block until it is done.
     host = torch.from_numpy(table)
     if device.type == "cpu":
         return host
@@ -321,7 +306,7 @@ def _kernels() -> Any:
 
 
 def _interpreted(kernels: Any) -> bool:
-    # The environment decides it when the kernels are first imported, and not afterwards.
+    # TRITON_INTERPRET takes effect when the kernels are first imported.
     return not isinstance(kernels._search_axis_kernel, kernels.triton.JITFunction)
 
 

@@ -1,4 +1,4 @@
-"""The launches of the `triton` backend: which kernel, how many programs, over which part of the volume."""
+"""Launches of the `triton` backend: kernel, number of programs, sizes and constants of each pass."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from functools import cached_property, lru_cache
 
 import torch
 
-#: float16 holds every whole number up to here, hence every distance along a row of that many voxels.
+#: float16 holds every whole number up to this one, hence every distance along a row of that many voxels.
 _LONGEST_HALF_ROW = 2048
-#: A segment of the search is this many coarse rows, each followed by the rows up to the next one.
+#: Coarse rows of a segment; each is followed by the rows up to the next one.
 COARSE_ROWS = 8
 _BEYOND_32_BITS = 2**31
-#: A voxel's row and column in its plane share 32 bits, half of them with a sign each.
+#: A voxel's row and column in its plane take 16 bits each, with a sign.
 _LONGEST_OF_A_PLANE = 2**15
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """What one program, always a single warp, works on.
+    """Sizes of what one program, always a single warp, works on.
 
     Attributes:
         rows: rows of the scan.
         columns: columns of the search.
         step: rows per coarse row of the search.
-        registers: limit on the registers of a thread of the search; None leaves it to the compiler.
-        nearest_step: ``step`` of the search that keeps its winners.
-        nearest_registers: ``registers`` of that search.
+        registers: most registers of a thread of the search; None leaves it to the compiler.
+        nearest_step: ``step`` of the search for nearest voxels.
+        nearest_registers: ``registers`` of the search for nearest voxels.
     """
 
     rows: int
@@ -38,8 +38,8 @@ class Tiles:
     nearest_registers: int | None = None
 
 
-# Measured (docs/triton.md); left to itself, Triton 3.7's assembler stops at 80 for sm_80 and spills. Those of
-# searches that keep their winners were not measured: they are the closest ones without a spill.
+# Measured (docs/triton.md). Without a limit, Triton 3.7's assembler stops at 80 for sm_80 and spills. For
+# nearest voxels nothing was measured: the numbers are the closest ones without a spill.
 NVIDIA = Tiles(rows=4, columns=32, step=8, registers=96, nearest_registers=104)
 AMD = Tiles(rows=8, columns=64, step=8, nearest_step=4)
 #: The interpreter takes time per operation, whatever its size.
@@ -52,14 +52,14 @@ class Pass:
 
     Attributes:
         kernel: name of the kernel in ``triton_kernels``.
-        axis: the spatial axis it works along.
+        axis: spatial axis it works along.
         grid: number of programs.
         sizes: run-time integers, in the kernel's order.
         constants: compile-time constants, in the kernel's order.
-        registers: what a thread may use, where that is bounded.
-        source_dtype: of the labels or the field that it reads.
+        registers: most registers of a thread; None leaves it to the compiler.
+        source_dtype: dtype of the labels or field that it reads.
         source_items: number of elements that it reads.
-        target_dtype: of the field or the map that it writes.
+        target_dtype: dtype of the field or map that it writes.
         target_items: number of elements that it writes.
     """
 
@@ -76,22 +76,22 @@ class Pass:
 
     @cached_property
     def options(self) -> dict[str, int | bool]:
-        """What Triton is to compile with."""
-        # Fusion is spelt out because its default is about to change; exactness at equal spacing needs none.
+        """Compile options for Triton."""
+        # Triton 3.10 changes the default of fusion. At equal spacing results are exact with it and without.
         options: dict[str, int | bool] = {"num_warps": 1, "enable_fp_fusion": True}
-        # Triton knows the other name on NVIDIA only.
+        # Triton accepts maxnreg on NVIDIA only.
         return options if self.registers is None else options | {"maxnreg": self.registers}
 
     @cached_property
     def variant(self) -> tuple[object, ...]:
-        """Equal for two launches that run the same compiled kernel: nothing in it depends on a value."""
+        """Key that is equal for launches of the same compiled kernel."""
         wide = tuple(size >= _BEYOND_32_BITS for size in self.sizes)
         constants = tuple(self.constants.values())
         return self.kernel, self.source_dtype, self.target_dtype, constants, self.registers, wide
 
     @property
     def bytes(self) -> int:
-        """Device memory that the pass must move: its source once and its target once."""
+        """Bytes of device memory that the pass must move: its source once and its target once."""
         source = self.source_items * self.source_dtype.itemsize
         return source + self.target_items * self.target_dtype.itemsize
 
@@ -106,16 +106,16 @@ def passes(
     size: tuple[int, ...] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Pass, ...]:
-    """The launches for labels of that shape, one per spatial axis, last axis first.
+    """Return the launches for labels of that shape, one per spatial axis, last axis first.
 
     Args:
         shape: ``[B, *S]``, no size zero.
-        labels_dtype: an integer type that Triton loads.
+        labels_dtype: an integer dtype that Triton loads.
         classes: K, at least 1; None for a mask.
-        tiles: what a program works on.
-        start: the region's first voxel; None for the whole volume.
-        size: the region's shape, no size zero; None for the whole volume.
-        dtype: of the result.
+        tiles: sizes of a program.
+        start: first voxel of the region; None for the whole volume.
+        size: shape of the region, no size zero; None for the whole volume.
+        dtype: dtype of the result.
 
     Raises:
         ValueError: the region reaches beyond the volume.
@@ -153,8 +153,8 @@ def passes(
     searches: list[Pass] = []
     for axis in reversed(range(len(spatial) - 1)):
         length, planes, stride = spatial[axis], math.prod(spatial[:axis]), math.prod(spatial[axis + 1 :])
-        # What the axes searched later do not need is left out: other rows, and other columns along the axes
-        # done before. Of those only the last two axes are cut, which makes groups of neighbours.
+        # Rows and columns that later passes do not read are left out. Only the last two axes cut columns,
+        # which leaves groups of neighbours.
         group = region[-1]
         columns = planes * math.prod(region[axis + 1 :])
         pitch = width if axis + 2 < len(spatial) else length * stride
@@ -190,16 +190,10 @@ def passes(
 def nearest_passes(
     shape: tuple[int, ...], labels_dtype: torch.dtype, classes: int | None, tiles: Tiles = NVIDIA
 ) -> tuple[Pass, ...]:
-    """The launches that find which voxel is nearest: those of the map, which keep what their minima are at.
-
-    Args:
-        shape: ``[B, *S]``, no size zero.
-        labels_dtype: an integer type that Triton loads.
-        classes: K, at least 1.
-        tiles: what a program works on.
+    """Return the launches that find nearest voxels: those of :func:`passes`, with other searches.
 
     Raises:
-        ValueError: a plane of a volume has more rows or columns than 32 bits can note.
+        ValueError: a plane of a volume has more rows or columns than fit into 16 bits each.
     """
     spatial = shape[1:]
     if len(spatial) == 3 and max(spatial[1:]) > _LONGEST_OF_A_PLANE:
@@ -213,7 +207,7 @@ def nearest_passes(
     for search in searches:
         count, length, stride, planes, _first, _rows, columns, width, pitch, _offset = search.sizes
         final = bool(search.constants["FINAL"])
-        # Beside each squared distance the place of its voxel is noted, of as many bytes.
+        # Each squared distance is stored with the place of its voxel, of the same size.
         found.append(
             replace(
                 search,

@@ -1,4 +1,4 @@
-"""Device functions of the search along an axis, which the kernels in `triton_kernels.py` are made of."""
+"""Device functions of the search along an axis, used by the kernels in `triton_kernels.py`."""
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 # Triton parses these functions, Python never runs them.
@@ -6,11 +6,11 @@
 import triton
 import triton.language as tl
 
-#: Rows of a segment whose nearest source is found before the rows between them are looked at.
+#: Rows of a segment whose nearest source is found first; it bounds the search of the rows between them.
 COARSE_ROWS = tl.constexpr(8)
 #: A place in a plane is its row, then its column in this many bits.
 PLACE_BITS = tl.constexpr(16)
-#: A shifted distance this small beside the shift is rounding, and reads 0.
+#: A shifted distance this small relative to the shift is rounding, and becomes 0.
 RESIDUE = tl.constexpr(2**-21)
 #: Numbers per sample and pass in the table: ratio, limit, area, shift inside, shift outside, missing.
 TABLE_ROW = tl.constexpr(6)
@@ -18,7 +18,7 @@ TABLE_ROW = tl.constexpr(6)
 
 @triton.jit
 def _field(ptr, HALF: tl.constexpr):
-    """The field's own type: it may lie in memory that was allocated as another one."""
+    """The pointer with the field's dtype: its memory may have been allocated with another."""
     return ptr.to(tl.pointer_type(tl.float16 if HALF else tl.float32), bitcast=True)
 
 
@@ -29,9 +29,9 @@ def _nearest(
 ):  # fmt: skip
     """Lowest cost of each query row, and the source row it comes from, among `count` source rows.
 
-    They start at row `first`, which differs between lanes; `count` does not. A lane with fewer sources to
-    look at looks at more than it must, and where that would leave the column its range moves back.
-    Query rows are counted from row `origin`.
+    The source rows start at row `first`, which differs between lanes; `count` is the same for all. Lanes with
+    fewer candidates scan extra rows; ranges are shifted to stay inside the column. Query rows are counted
+    from row `origin`.
     """
     first = tl.minimum(first, length - count)
     source_ptr += first * stride
@@ -64,8 +64,8 @@ def _sources_of_ends(
 ):
     """The sources nearest to rows `start` and `end`, upper one first: they enclose those of all rows between.
 
-    A row's own value bounds how far away its source can be, `limit` how far it need be looked for. Without
-    any value nothing bounds it, so that a class that exists never reads as missing.
+    A row's own value bounds the distance of its source, and `limit` bounds the search. A row with an infinite
+    value searches the whole column, so that no class that exists is treated as missing.
     """
     pair = tl.arange(0, 2)[:, None]
     rows = start + pair * (end - start)
@@ -84,8 +84,8 @@ def _sources_of_ends(
     of_start = _row_of(nearest, 0, pair)
     of_end = _row_of(nearest, 1, pair)
     above = tl.minimum(of_start, of_end)  # equal costs may come in either order
-    # From one row to the next a distance changes by at most one: where none of the segment's can be within
-    # the limit (by half a row, for the rounding) any source will do.
+    # From one row to the next a distance changes by at most one. If none of the segment's can be within the
+    # limit (with half a row for rounding), any source will do.
     both = tl.sqrt(_row_of(best, 0, pair)) + tl.sqrt(_row_of(best, 1, pair))
     beyond = both - (end - start) > 2.0 * limit + 1.0
     return above, tl.where(beyond, above, tl.maximum(of_start, of_end))
@@ -93,7 +93,7 @@ def _sources_of_ends(
 
 @triton.jit
 def _finished(distance, taken, missing, cut):
-    """The shifted, filled and clamped distance; a missing one is infinite, with the shift and without."""
+    """The shifted, filled and clamped distance. A missing one is infinite before and after the shift."""
     shifted = distance - taken
     shifted = tl.where(tl.abs(shifted) <= taken * RESIDUE, 0.0, shifted)
     shifted = tl.where(shifted == float("inf"), missing, shifted)
@@ -105,21 +105,21 @@ def _store_places(
     source_ptr, places_ptr, rows_ptr, target_ptr, place, axis_stride, stride, width, column, own, mask,
     COUNTS: tl.constexpr, FINAL: tl.constexpr,
 ):  # fmt: skip
-    """From the winning rows at `rows_ptr`, -1 for none, to the places that voxels of values `own` measure to.
+    """Replace the winning rows at `rows_ptr`, -1 for none, by the places of the nearest voxels.
 
-    Where the winner is of the other phase, it is the place. Else that lies in the winner's row to the left or
-    right, as far away as the winner's value says (COUNTS), or where the pass before has noted.
+    `own` holds the voxels' values. A winner of the other phase is itself the place. Otherwise the place lies
+    in the winner's row, to the left or right by the winner's value (COUNTS), or the previous pass stored it.
     """
     row = tl.load(rows_ptr + place, mask=mask, other=0)
     winner = tl.maximum(row, 0) * stride
-    # An inside voxel's place is noted as its complement, so that a place comes with the phase.
+    # An inside voxel's place is stored as its complement, so that one read gives place and phase.
     flipped = tl.where(own < 0.0, -1, 0)
     if COUNTS:
         value = tl.load(source_ptr + winner).to(tl.float32)
         value = tl.where(own < 0.0, -value, value)
         count = tl.where(value < float("inf"), tl.maximum(value, 0.0), 0.0).to(tl.int32)
         x = column % stride.to(tl.int32)
-        # Of two equally near voxels the left one; one beyond the border reads as the row's first, of no use.
+        # Of two equally near voxels the left one. Beyond the border the row's first voxel is read instead.
         left = tl.load(source_ptr + winner - tl.minimum(count, x)).to(tl.float32)
         x += tl.where((left < 0.0) ^ (own < 0.0), -count, count)
         if FINAL:
@@ -142,17 +142,17 @@ def _search(  # noqa: PLR0912, PLR0915  # a kernel is one function
     COUNTS: tl.constexpr, HALF: tl.constexpr, FINAL: tl.constexpr, NEAREST: tl.constexpr, STEP: tl.constexpr,
     LANES: tl.constexpr,
 ):  # fmt: skip
-    """All of a search kernel. If NEAREST it keeps which source wins beside its cost, else it has no places.
+    """Body of the search kernels. With NEAREST it also stores which source wins; otherwise it has no places.
 
-    A program owns a segment of `COARSE_ROWS * STEP` rows of `LANES` columns, and treats one phase after the
-    other. As row p goes down the column its nearest source never goes up: the costs form a totally monotone
-    matrix (Aggarwal et al., Algorithmica 2, 1987, doi:10.1007/BF01840359). So the sources of two rows
-    enclose those of all rows between them, and the work is bounded wherever the sources are.
+    A program computes a segment of `COARSE_ROWS * STEP` rows of `LANES` columns, one phase after the other.
+    The costs form a totally monotone matrix (Aggarwal et al., Algorithmica 2, 1987, doi:10.1007/BF01840359):
+    as row p moves down a column, its nearest source never moves up. So the sources of two rows enclose those
+    of all rows between them, and the work is bounded wherever the sources are.
     """
     SEGMENT: tl.constexpr = COARSE_ROWS * STEP
     segments = tl.cdiv(rows, SEGMENT)
     tiles = tl.cdiv(columns, LANES)
-    segment = tl.program_id(0) % segments  # programs that share a column are neighbours in launch order
+    segment = tl.program_id(0) % segments  # programs of one column are neighbours in launch order
     tile = tl.program_id(0) // segments % tiles
     volume = tl.program_id(0) // segments // tiles
 
@@ -163,7 +163,7 @@ def _search(  # noqa: PLR0912, PLR0915  # a kernel is one function
     if NEAREST:
         area = tl.load(numbers_ptr + 2, mask=in_table, other=area)
 
-    # A surplus lane does the last column again.
+    # A surplus lane computes the last column again.
     column = tl.minimum(tile * LANES + tl.arange(0, LANES), columns - 1)
     base = volume.to(tl.int64) * planes * length * stride
     base += (column // width).to(tl.int64) * pitch + column % width + offset
@@ -171,7 +171,7 @@ def _search(  # noqa: PLR0912, PLR0915  # a kernel is one function
     if FINAL:
         indices: tl.constexpr = (2 if COUNTS else 3) if NEAREST else 1
         target_ptr += volume.to(tl.int64) * rows * columns * indices + column
-        # There a column's rows are all of the volume's: equal strides save registers.
+        # Nearest voxels are computed for whole volumes: equal strides save registers.
         target_stride = (stride if NEAREST else columns).to(tl.int64)
     else:
         target_ptr += base + first.to(tl.int64) * stride
@@ -239,7 +239,7 @@ def _search(  # noqa: PLR0912, PLR0915  # a kernel is one function
                         tl.store(rows_ptr + place, sources, mask=mine)
                 above = next_above
 
-    if NEAREST:  # a loop of its own: the search leaves no registers for it
+    if NEAREST:  # a separate loop: the search leaves no registers for it
         tl.debug_barrier()  # a surplus lane's rows must not follow the places
         for row in range(start, end + 1, STEP):
             mask = row + step <= end

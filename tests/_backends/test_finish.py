@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastsdm import _conventions, testing
 from fastsdm._backends import registry
-from fastsdm._backends.contract import finishing, spacing_rows
+from fastsdm._backends.contract import PLAIN, finishing, spacing_rows
 
 native: Any = registry.get("native")
 
@@ -64,7 +64,7 @@ def test_a_finished_region_is_the_crop_of_the_finished_map(data) -> None:
 
     reach = _conventions.search_limit(convention, spacing_rows(spacing), limit)
     how = _conventions.finish(convention, empty, spacing_rows(spacing), shape, limit)
-    plain = native.signed_distance(labels, classes, spacing, reach, **options)
+    plain = finished(labels, classes, spacing, PLAIN, reach, **options)
     got = finished(labels, classes, spacing, how, reach, start, size, **options)
     assert got.is_contiguous()
     np.testing.assert_array_equal(got, cropped(_conventions.apply_(plain, how), start, size))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fastsdm import testing
 from fastsdm._backends import _native_ext
+from fastsdm._backends.contract import PLAIN
 from fastsdm._backends.native import BACKEND
 
 ISAS = _native_ext.isas()
@@ -22,8 +23,11 @@ SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65]
 
 
 def native_map(labels, classes=(1,), spacing=(1.0, 1.0, 1.0), max_distance=None, **options) -> np.ndarray:
-    rows = torch.as_tensor(np.atleast_2d(spacing), dtype=torch.float64).expand(len(labels), -1)
-    return BACKEND.signed_distance(torch.as_tensor(labels), classes, rows, max_distance, **options).numpy()
+    labels, rows = torch.as_tensor(labels), tuple(map(tuple, np.atleast_2d(spacing)))
+    whole = [0] * (labels.ndim - 1), labels.shape[1:]
+    return BACKEND.finished_region(
+        labels, classes, rows, max_distance, PLAIN, *whole, torch.float32, **options
+    ).numpy()
 
 
 def reference(labels, classes=(1,), spacing=(1.0, 1.0, 1.0)) -> np.ndarray:
