@@ -104,6 +104,9 @@ def nearest_label(
     if tensor.numel() == 0:
         return cast("ArrayT", restore(given.clone()))
     samples = tensor.reshape(math.prod(leading), *shape).contiguous()
+    if isinstance(chosen, capabilities.LabelBackend):
+        labelled = chosen.nearest_label(samples, value, rows, max_distance)
+        return cast("ArrayT", restore(labelled.reshape(tensor.shape).to(given.dtype)))
     if tensor.dtype in _SIGNED:  # torch compares and gathers few unsigned types; the bits are the same
         bits = torch.iinfo(tensor.dtype).bits
         samples, value = samples.view(_SIGNED[tensor.dtype]), value - (value >> (bits - 1) << bits)

@@ -174,6 +174,42 @@ def test_nearest_label(backend, limit, dtype) -> None:
         assert np.isin(filled[reached], list(per_label)).all()
 
 
+@pytest.mark.parametrize("isa", _native_ext.isas())
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", [(20, 37, 70), (70, 1, 131), (90, 67), (1, 5, 64)])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bool,
+        torch.uint8,
+        torch.int16,
+        torch.uint16,
+        torch.int32,
+        torch.uint32,
+        torch.int64,
+        torch.uint64,
+    ],
+)
+def test_native_takes_the_labels_of_the_voxels_it_finds(isa, threads, shape, dtype) -> None:
+    """Labels that fill cells and single ones, near and far, with a background that is not 0 and without."""
+    native = registry.get("native")
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 2 if dtype == torch.bool else 100, (2, *shape))
+    values[0][testing.blobs(shape, fraction=0.6) > 0] = 0
+    values[1][rng.random(shape) > 0.003] = 0
+    labels, flat = torch.from_numpy(values).to(dtype), torch.from_numpy(values).flatten(1)
+    for background, spacing, limit in ((0, 1.0, None), (0, 0.7, 2.6), (1, 1.3, None)):
+        rows = torch.tensor([[spacing, 1.0, 0.9], [1.0, 1.0, 1.0]], dtype=torch.float64)[:, -len(shape) :]
+        got = native.nearest_label(labels, background, rows, limit, isa=isa, threads=threads)
+        assert got.dtype == dtype
+        is_background = torch.from_numpy(values == background)
+        at = native.nearest(is_background, None, rows, limit, isa=isa)[:, 0]
+        place = sum(at[:, axis].long() * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        taken = flat.gather(1, place.clamp(min=0).flatten(1)).view_as(is_background)
+        expected = torch.where(is_background & (at[:, 0] >= 0), taken, torch.from_numpy(values))
+        np.testing.assert_array_equal(got.numpy(), expected.to(dtype).numpy())
+
+
 def test_nearest_label_of_another_background_and_of_none() -> None:
     labels = testing.shells((9, 10, 11), classes=3) - 1
     got = fastsdm.nearest_label(labels, background=1)
@@ -212,8 +248,9 @@ def test_more_bad_input() -> None:
         fastsdm.nearest_label(np.ones((3, 4, 5), np.uint8), background=300)
     with pytest.raises(ValueError, match="labels: must not contain NaN"):
         fastsdm.nearest_label(np.full((3, 4, 5), np.nan))
-    with pytest.raises(ValueError, match=r"16383 voxels at most .* use backend='scipy'"):
-        fastsdm.nearest(np.zeros((1, 16384), np.uint8), spatial_dims=2)
+    for name, function in (("target", fastsdm.nearest), ("labels", fastsdm.nearest_label)):
+        with pytest.raises(ValueError, match=name + ".*16383 voxels at most .* use backend='scipy'"):
+            function(np.zeros((1, 16384), np.uint8), spatial_dims=2)
     long = np.zeros((16390, 2), np.uint8)
     long[3] = 1
     assert_nearest(fastsdm.nearest(long, spatial_dims=2), long, (1.0, 1.0))

@@ -60,6 +60,23 @@ class NearestBackend(Backend, Protocol):
         """
 
 
+@runtime_checkable
+class LabelBackend(NearestBackend, Protocol):
+    """One that takes the labels of nearest voxels without returning which these are."""
+
+    def nearest_label(
+        self, labels: torch.Tensor, background: int, spacing: torch.Tensor, max_distance: float | None
+    ) -> torch.Tensor:
+        """Return ``labels`` with each background voxel replaced by its nearest voxel of another label.
+
+        Args:
+            labels: ``[B, *S]``, integer or bool, contiguous, not empty, with 2 or 3 spatial axes.
+            background: the label that is replaced.
+            spacing: ``[B, ndim]`` float64 on the CPU, positive and finite.
+            max_distance: voxels farther than it are not taken.
+        """
+
+
 CapableT = TypeVar("CapableT", bound=Backend)
 
 

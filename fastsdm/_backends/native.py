@@ -135,8 +135,7 @@ class NativeBackend(FusedBackend):
     ) -> torch.Tensor:
         """See :meth:`fastsdm._backends.capabilities.NearestBackend.nearest`.
 
-        Of equally near voxels, the one whose row is nearer along the first axis is taken, then along the
-        second; of two rows equally far away, the lower index.
+        Of equally near voxels, the first in memory is taken.
 
         Raises:
             ValueError: an axis other than the first is longer than 16383 voxels.
@@ -144,17 +143,8 @@ class NativeBackend(FusedBackend):
         from fastsdm._backends import _native_ext  # noqa: PLC0415 (unavailable() answers where it is missing)
 
         batch, *shape = labels.shape
-        if max(shape[1:]) > _LONGEST_SEARCHED:
-            raise ValueError(
-                f"target: backend 'native' finds nearest voxels along axes of {_LONGEST_SEARCHED} voxels at "
-                f"most (the first may be longer), got shape {tuple(shape)}; use backend='scipy'"
-            )
-        ndim = len(shape)
-        # 2D as a volume whose middle axis is one voxel long: the threads share its rows.
-        solid = shape if ndim == 3 else [shape[0], 1, shape[1]]
-        sampling = np.ones((batch, 3))
-        sampling[:, [0, 2] if ndim == 2 else [0, 1, 2]] = spacing.numpy()
-        indices = _at_cache_lines((batch, len(classes), ndim, *solid))
+        solid, sampling = _searched("target", shape, spacing)
+        indices = _at_cache_lines((batch, len(classes), len(shape), *solid))
         _native_ext.nearest(
             labels.numpy().reshape(batch, *solid),
             [pattern(value, labels.dtype) for value in classes],
@@ -164,7 +154,64 @@ class NativeBackend(FusedBackend):
             threads=torch.get_num_threads() if threads is None else threads,
             isa=isa,
         )
-        return torch.from_numpy(indices.reshape(batch, len(classes), ndim, *shape))
+        return torch.from_numpy(indices.reshape(batch, len(classes), len(shape), *shape))
+
+    def nearest_label(
+        self,
+        labels: torch.Tensor,
+        background: int,
+        spacing: torch.Tensor,
+        max_distance: float | None,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> torch.Tensor:
+        """See :meth:`fastsdm._backends.capabilities.LabelBackend.nearest_label`.
+
+        The voxels are those that :meth:`nearest` finds. Needs 4 bytes for each voxel of one volume.
+
+        Raises:
+            ValueError: an axis other than the first is longer than 16383 voxels.
+        """
+        from fastsdm._backends import _native_ext  # noqa: PLC0415 (unavailable() answers where it is missing)
+
+        batch, *shape = labels.shape
+        solid, sampling = _searched("labels", shape, spacing)
+        solids = labels.numpy().reshape(batch, *solid)
+        filled = np.empty_like(solids)
+        _native_ext.nearest_label(
+            solids,
+            _all_but(background, labels.dtype),
+            sampling,
+            math.inf if max_distance is None else max_distance,
+            np.empty(math.prod(shape), np.int32),
+            filled,
+            threads=torch.get_num_threads() if threads is None else threads,
+            isa=isa,
+        )
+        return torch.from_numpy(filled.reshape(batch, *shape))
+
+
+def _searched(
+    name: str, shape: Sequence[int], spacing: torch.Tensor
+) -> tuple[list[int], np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+    """Return the 3D shape that nearest voxels are searched in, and its spacings.
+
+    Raises:
+        ValueError: an axis other than the first is too long.
+    """
+    if max(shape[1:]) > _LONGEST_SEARCHED:
+        raise ValueError(
+            f"{name}: backend 'native' finds nearest voxels along axes of {_LONGEST_SEARCHED} voxels at "
+            f"most (the first may be longer), got shape {tuple(shape)}; use backend='scipy'"
+        )
+    # 2D as a volume whose middle axis is one voxel long: the threads share its rows.
+    axes = [0, 2] if len(shape) == 2 else [0, 1, 2]
+    solid, sampling = [1, 1, 1], np.ones((len(spacing), 3))
+    for axis, size in zip(axes, shape, strict=True):
+        solid[axis] = size
+    sampling[:, axes] = spacing.numpy()
+    return solid, sampling
 
 
 def _at_cache_lines(shape: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
@@ -191,6 +238,13 @@ def pattern(value: int | None, dtype: torch.dtype) -> tuple[int, int] | None:
     if value is None:
         return 1, int(ends.max) - 1
     return (value % 2**ends.bits, 0) if ends.min <= value <= ends.max else None
+
+
+def _all_but(value: int, dtype: torch.dtype) -> tuple[int, int]:
+    """Return the pattern of all labels but one, which the dtype can hold."""
+    first, more = cast("tuple[int, int]", pattern(value, dtype))
+    count = 256 if dtype == torch.bool else 2 ** torch.iinfo(dtype).bits
+    return (first + more + 1) % count, count - more - 2
 
 
 BACKEND = NativeBackend()

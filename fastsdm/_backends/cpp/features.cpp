@@ -1,9 +1,11 @@
-// Between the passes the words of a map lie in the plane of its first index: no memory but the result.
+// Between the passes the words of a map lie in the plane of its first index: no memory but the result. Labels are
+// taken tile by tile from the indices found, which are not kept.
 #include "features.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 
 #include "parallel.hpp"
 #include "workspace.hpp"
@@ -17,6 +19,7 @@ constexpr Index kWordsToStream = 1 << 23;
 struct alignas(64) Worker {
   unsigned char* scratch;
   std::int32_t* words;  // of a slab, or of a tile
+  std::int32_t* found;  // indices of a tile, where labels are asked for
   std::uint8_t* phase;
 };
 
@@ -39,6 +42,33 @@ class NearCosts {
  private:
   std::vector<std::int32_t> before_, after_;
 };
+
+// Indices of a tile's voxels, rows of kTileColumns.
+struct TileIndices {
+  const std::int32_t* row;
+  const std::int32_t* middle;  // null: all 0
+  const std::int32_t* scanned;
+};
+
+// Writes the labels of the voxels found for a tile's columns from `column` on; where there is none, their own.
+template <class T>
+void take_labels(const void* volume, const std::array<Index, 3>& shape, const TileIndices& found, Index column,
+                 Index columns, void* filled) {
+  const T* const labels = static_cast<const T*>(volume);
+  const Index plane = shape[1] * shape[2];
+  for (Index z = 0; z < shape[0]; ++z) {
+    const T* const own = labels + z * plane + column;
+    T* const to = static_cast<T*>(filled) + z * plane + column;
+    for (Index x = 0; x < columns; ++x) {
+      const Index i = z * kTileColumns + x, row = found.row[i];
+      const Index line = row * shape[1] + (found.middle ? found.middle[i] : 0);
+      to[x] = row < 0 ? own[x] : labels[line * shape[2] + found.scanned[i]];
+    }
+  }
+}
+using TakeLabels = void (*)(const void*, const std::array<Index, 3>&, const TileIndices&, Index, Index, void*);
+constexpr TakeLabels kTakeLabels[4] = {take_labels<std::uint8_t>, take_labels<std::uint16_t>,
+                                       take_labels<std::uint32_t>, take_labels<std::uint64_t>};
 
 // Near words of this square are not less, words of lesser squares are.
 std::int32_t first_word(Index square) {
@@ -64,7 +94,9 @@ void nearest(const Features& features, int threads, const std::optional<std::str
   const Index plane = height * width, volume = depth * plane, bytes = features.label_bytes;
   const Index classes = static_cast<Index>(features.classes.size()), planes = features.planar ? 2 : 3;
   if (features.batch == 0 || volume == 0 || classes == 0) return;
+  const bool fills = features.filled != nullptr;
   const auto match_row = kernel.match_row[bytes == 8 ? 3 : bytes / 2];
+  const TakeLabels take = kTakeLabels[bytes == 8 ? 3 : bytes / 2];
 
   const Index longest = std::max(depth, height);
   const Index flags = round_up(longest, kBlock) / kBlock * (kTileColumns / kernel.float_lanes);
@@ -72,19 +104,21 @@ void nearest(const Features& features, int threads, const std::optional<std::str
   // A slab is as wide as its tiles are together: what the last one holds too much is 0.
   const Index wide = round_up(width, kTileColumns), slab = height > 1 ? height * wide : 0;
   const Index words = std::max(slab, depth * kTileColumns) * kFloatBytes;
-  const Index each = relax + words + round_up(width + kPhasePadding, kScratchAlignment);
+  const Index found = fills ? planes * depth * kTileColumns * kFloatBytes : 0;
+  const Index each = relax + words + found + round_up(width + kPhasePadding, kScratchAlignment);
   const Index count = useful_threads(volume, threads);
   Scratch scratch;
   unsigned char* next = scratch.take(count * each);
   std::vector<Worker> workers;
   for (Index i = 0; i < count; ++i, next += each) {
-    workers.push_back({next, reinterpret_cast<std::int32_t*>(next + relax), next + relax + words});
+    auto* const of_words = reinterpret_cast<std::int32_t*>(next + relax);
+    workers.push_back({next, of_words, of_words + words / kFloatBytes, next + relax + words + found});
   }
   std::vector<std::int32_t> scan_words(static_cast<std::size_t>(4 * width + kWordPadding));
   const Index tiles = (plane + kTileColumns - 1) / kTileColumns;
 
   for (Index map = 0; map < features.batch * classes; ++map) {
-    std::int32_t* const rows = features.indices + map * planes * volume;
+    std::int32_t* const rows = features.indices + (fills ? 0 : map * planes * volume);
     const auto& pattern = features.classes[static_cast<std::size_t>(map % classes)];
     if (!pattern) {
       std::fill_n(rows, planes * volume, -1);
@@ -104,11 +138,11 @@ void nearest(const Features& features, int threads, const std::optional<std::str
     const NearCosts first_near(kernel, depth, first, all_near ? near_squares : 0, true);
     std::int32_t* const tables[4] = {&scan_words[0], &scan_words[width], &scan_words[2 * width],
                                      &scan_words[3 * width]};
-    kernel.fill_scan_words(width, near_squares, true, tables);
-    const ScanWords scan{{tables[0], tables[1]}, {tables[2], tables[3]}, {kNoneWord, -kNoneWord}};
+    kernel.fill_scan_words(width, near_squares, !fills, tables);
+    const ScanWords scan{{tables[0], tables[1]}, {tables[2], tables[3]}, {kNoneWord, fills ? 0 : -kNoneWord}};
     NearestStep step{};
-    step.stream = features.batch * classes * planes * volume >= kWordsToStream && plane % kTileColumns == 0 &&
-                  reinterpret_cast<std::uintptr_t>(rows) % kScratchAlignment == 0;
+    step.stream = !fills && features.batch * classes * planes * volume >= kWordsToStream &&
+                  plane % kTileColumns == 0 && reinterpret_cast<std::uintptr_t>(rows) % kScratchAlignment == 0;
     step.weight = static_cast<float>(middle);
     step.width = width;
     step.farthest = farthest_square(features.max_distance, static_cast<float>(unit));
@@ -124,6 +158,8 @@ void nearest(const Features& features, int threads, const std::optional<std::str
     }
     const unsigned char* const labels =
         static_cast<const unsigned char*>(features.labels) + map / classes * volume * bytes;
+    unsigned char* const filled =
+        static_cast<unsigned char*>(features.filled) + (fills ? map * volume * bytes : 0);
 
     std::atomic<unsigned> seen{0};
     parallel_for(depth, grain(plane), workers, [&](Index z, Worker& worker) {
@@ -151,20 +187,27 @@ void nearest(const Features& features, int threads, const std::optional<std::str
       }
     });
     if (seen != (kInside | kOutside)) {
-      std::fill_n(rows, planes * volume, -1);
+      if (fills) {
+        std::memcpy(filled, labels, static_cast<std::size_t>(volume * bytes));
+      } else {
+        std::fill_n(rows, planes * volume, -1);
+      }
       continue;
     }
     parallel_for(tiles, grain(depth * kTileColumns), workers, [&](Index item, Worker& worker) {
       NearestStep here = step;
       first_near.hand_to(here);
       here.column = item * kTileColumns;
-      here.row = rows + here.column;
-      here.middle = features.planar ? nullptr : here.row + volume;
-      here.scanned = here.row + (planes - 1) * volume;
+      std::int32_t* const from = rows + here.column;
       const Index columns = std::min(kTileColumns, plane - here.column);
-      const Axis axis = first_costs.axis(depth, plane, 0, depth);
-      kernel.copy_columns(here.row, columns, axis, worker.words);
+      const Index index = fills ? depth * kTileColumns : volume;  // from one index to the next
+      here.row = fills ? worker.found : from;
+      here.middle = features.planar ? nullptr : here.row + index;
+      here.scanned = here.row + (planes - 1) * index;
+      kernel.copy_columns(from, columns, first_costs.axis(depth, plane, 0, depth), worker.words);
+      const Axis axis = first_costs.axis(depth, fills ? kTileColumns : plane, 0, depth);
       kernel.nearest_columns({worker.words, kTileColumns}, columns, axis, here, worker.scratch);
+      if (fills) take(labels, features.shape, {here.row, here.middle, here.scanned}, here.column, columns, filled);
     });
   }
 }

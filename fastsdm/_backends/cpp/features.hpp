@@ -20,6 +20,9 @@ struct Features {
   double max_distance;
   bool planar;            // the middle axis is none of the user's, and has no index
   std::int32_t* indices;  // [batch, classes, 2 or 3, shape...], contiguous; -1 for none
+  // Instead of indices, of a single class: [batch, shape...] labels, of a voxel outside that of the nearest voxel
+  // inside, all others their own. `indices` then is memory to work in, [shape...].
+  void* filled;
 };
 
 void nearest(const Features& features, int threads, const std::optional<std::string>& isa);

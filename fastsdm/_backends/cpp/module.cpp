@@ -124,28 +124,54 @@ void instance_distance(Labels labels, std::uint64_t background, Spacing spacing,
 
 using Indices = nb::ndarray<std::int32_t, nb::ndim<6>, nb::c_contig, nb::device::cpu>;
 
-void nearest(Labels labels, const Classes& classes, Spacing spacing, double max_distance, Indices indices,
-             int threads, const std::optional<std::string>& isa) {
+fastsdm::Features features_of(const Labels& labels, const Classes& classes, const Spacing& spacing,
+                              double max_distance) {
   fastsdm::Features features{};
   features.labels = labels.data();
   features.label_bytes = labels.dtype().bits / 8;
   features.batch = static_cast<fastsdm::Index>(labels.shape(0));
-  const std::size_t planes = indices.shape(2);
-  bool agree = spacing.shape(0) == labels.shape(0) && indices.shape(0) == labels.shape(0) &&
-               indices.shape(1) == classes.size() && (planes == 3 || (planes == 2 && labels.shape(2) == 1));
+  bool agree = spacing.shape(0) == labels.shape(0);
   for (std::size_t axis = 0; axis < 3; ++axis) {
     features.shape[axis] = static_cast<fastsdm::Index>(labels.shape(axis + 1));
-    agree = agree && indices.shape(axis + 3) == labels.shape(axis + 1);
     agree = agree && (axis == 0 || features.shape[axis] <= fastsdm::kMostSteps);
   }
-  if (!agree) throw std::invalid_argument("labels, classes, spacing and indices: shapes must agree");
+  if (!agree) throw std::invalid_argument("labels and spacing: shapes must agree");
   for (const Pattern& pattern : classes) features.classes.push_back(pattern_of(pattern));
   for (std::size_t b = 0; b < spacing.shape(0); ++b) {
     features.spacings.push_back({spacing(b, 0), spacing(b, 1), spacing(b, 2)});
   }
   features.max_distance = max_distance;
+  return features;
+}
+
+void nearest(Labels labels, const Classes& classes, Spacing spacing, double max_distance, Indices indices,
+             int threads, const std::optional<std::string>& isa) {
+  fastsdm::Features features = features_of(labels, classes, spacing, max_distance);
+  const std::size_t planes = indices.shape(2);
+  bool agree = indices.shape(0) == labels.shape(0) && indices.shape(1) == classes.size() &&
+               (planes == 3 || (planes == 2 && labels.shape(2) == 1));
+  for (std::size_t axis = 1; axis < 4; ++axis) agree = agree && indices.shape(axis + 2) == labels.shape(axis);
+  if (!agree) throw std::invalid_argument("labels, classes and indices: shapes must agree");
   features.planar = planes == 2;
   features.indices = indices.data();
+  const nb::gil_scoped_release released;
+  fastsdm::nearest(features, threads, isa);
+}
+
+using Filled = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Words = nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void nearest_label(Labels labels, const Pattern& pattern, Spacing spacing,
+                   double max_distance, Words words, Filled filled, int threads,
+                   const std::optional<std::string>& isa) {
+  fastsdm::Features features = features_of(labels, {pattern}, spacing, max_distance);
+  bool agree =
+      filled.dtype() == labels.dtype() && words.size() >= labels.shape(1) * labels.shape(2) * labels.shape(3);
+  for (std::size_t axis = 0; axis < 4; ++axis) agree = agree && filled.shape(axis) == labels.shape(axis);
+  if (!agree) throw std::invalid_argument("labels, words and filled: shapes and dtypes must agree");
+  features.planar = labels.shape(2) == 1;
+  features.indices = words.data();
+  features.filled = filled.data();
   const nb::gil_scoped_release released;
   fastsdm::nearest(features, threads, isa);
 }
@@ -236,6 +262,12 @@ NB_MODULE(_native_ext, module) {
       nb::arg("indices"), nb::kw_only(), nb::arg("threads"), nb::arg("isa") = nb::none(),
       "Fill indices [B, K, 3, D, H, W] of the nearest voxels of the other phase, -1 for none. Where H is 1\n"
       "it may be [B, K, 2, D, 1, W], without that index.");
+  module.def(
+      "nearest_label", &nearest_label, nb::arg("labels"), nb::arg("pattern"), nb::arg("spacing"),
+      nb::arg("max_distance"), nb::arg("words"), nb::arg("filled"), nb::kw_only(), nb::arg("threads"),
+      nb::arg("isa") = nb::none(),
+      "Fill filled, of labels' shape and dtype, with each label; where the pattern does not match, with that\n"
+      "of the nearest voxel where it does. words is memory for as many int32 as a volume has voxels.");
   module.def(
       "surface_distances", &surface_distances, nb::arg("prediction"), nb::arg("reference"), nb::arg("channels"),
       nb::arg("patterns"), nb::arg("spacing"), nb::kw_only(), nb::arg("planar"), nb::arg("between"),
