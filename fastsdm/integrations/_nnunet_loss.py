@@ -67,31 +67,23 @@ class RegionAndDistanceLoss(torch.nn.Module):
         Raises:
             ValueError: numbers of outputs, targets and weights that do not fit together.
         """
-        is_single = isinstance(output, torch.Tensor)
-        outputs = [output] if isinstance(output, torch.Tensor) else list(output)
-        targets = [target] if isinstance(target, torch.Tensor) else list(target)
-        weights = [1.0] if is_single else self.weights
+        outputs, targets = _listed(output), _listed(target)
         maps: Sequence[Any] | None = self._started_for(targets)
         if len(targets) == 2 * len(outputs):
             targets, maps = targets[: len(outputs)], targets[len(outputs) :]
-        if not len(outputs) == len(targets) == len(weights):
+        if not len(outputs) == len(targets) == len(self.weights):
             raise ValueError(
                 f"output: must be one per target and weight, got {len(outputs)} outputs, {len(targets)} "
-                f"targets, {len(weights)} weights"
+                f"targets, {len(self.weights)} weights"
             )
         regions = [
             weight * self.region(prediction, truth)
-            for weight, prediction, truth in zip(weights, outputs, targets, strict=True)
+            for weight, prediction, truth in zip(self.weights, outputs, targets, strict=True)
             if weight
         ]
         labels, masks = self._split(targets)
         with nullcontext() if self.timer is None else self.timer:
-            distance = self.distances(
-                outputs[0] if is_single else outputs,
-                labels[0] if is_single else labels,
-                distance_map=maps,
-                ignore_mask=masks[0] if is_single and masks else masks,
-            )
+            distance = self.distances(outputs, labels, distance_map=maps, ignore_mask=masks)
         region_weight, distance_weight = self.schedule.weights_tensor.to(distance.dtype).unbind()
         total: torch.Tensor = region_weight * torch.stack(regions).sum() + distance_weight * distance
         return total
@@ -103,8 +95,7 @@ class RegionAndDistanceLoss(torch.nn.Module):
             target: as in ``forward``, on the device of the outputs.
             channels: of the outputs.
         """
-        targets = [target] if isinstance(target, torch.Tensor) else list(target)
-        weights = [1.0] if isinstance(target, torch.Tensor) else self.weights
+        targets = _listed(target)
         labels, masks = self._split(targets)
         shapes = [truth.shape[2:] for truth in labels]
         spacing = self.distance.batch_spacing(None, labels[0], len(shapes[0]))
@@ -120,7 +111,7 @@ class RegionAndDistanceLoss(torch.nn.Module):
                 )
                 if weight
                 else None
-                for weight, truth, mask, shape in zip(weights, labels, ignored, shapes, strict=True)
+                for weight, truth, mask, shape in zip(self.weights, labels, ignored, shapes, strict=True)
             ]
         self._started = (targets, handles)
 
@@ -195,6 +186,10 @@ class MapTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
                 f"{with_scipy:.1f} s"
             )
         return line
+
+
+def _listed(scales: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [scales] if isinstance(scales, torch.Tensor) else list(scales)
 
 
 def _timed_event() -> torch.cuda.Event:

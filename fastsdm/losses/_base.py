@@ -137,7 +137,7 @@ class DistanceMapLoss(SharedSettings):
 
         Args:
             target: as in ``forward``.
-            channels: of the prediction.
+            channels: number of channels of the prediction.
             spatial_dims: 2 or 3.
             spacing: as in ``forward``.
             ignore_mask: as in ``forward``.
@@ -172,27 +172,21 @@ class DistanceMapLoss(SharedSettings):
     ) -> Prefetched[torch.Tensor]:
         """Start the map that ``forward`` would compute, to run during the forward pass of the network.
 
-        Args:
-            target: as in ``forward``.
-            channels: of the prediction.
-            spatial_dims: 2 or 3.
-            spacing: as in ``forward``.
-            ignore_mask: as in ``forward``.
+        The arguments are those of :meth:`target_map`.
 
         Returns:
             What ``forward`` takes as its ``distance_map``; see :func:`fastsdm.prefetch`.
         """
         spacing, channels = self.batch_spacing(spacing, target, spatial_dims), _channel_count(channels)
-        options: dict[str, Any] = {
-            "spatial_dims": spatial_dims,
-            "spacing": spacing,
-            "ignore_mask": ignore_mask,
-        }
-        settings = self.map_settings(channels, spacing, masked=ignore_mask is not None)
-        with_backend = partial(
-            self._target_map_by, registry.current_choice(self.backend), channels, **options
+        mapped = partial(
+            self._target_map_by,
+            registry.current_choice(self.backend),
+            channels=channels,
+            spatial_dims=spatial_dims,
+            spacing=spacing,
+            ignore_mask=ignore_mask,
         )
-        return start(with_backend, target, settings)
+        return start(mapped, target, self.map_settings(channels, spacing, masked=ignore_mask is not None))
 
     def map_settings(
         self, channels: int, spacing: SpacingLike | None = None, *, masked: bool = False
@@ -215,12 +209,10 @@ class DistanceMapLoss(SharedSettings):
             ignore_mask=masked,
         )
 
-    def _target_map_by(
-        self, backend: str, channels: int, target: torch.Tensor, **options: Any
-    ) -> torch.Tensor:
+    def _target_map_by(self, backend: str, target: torch.Tensor, **options: Any) -> torch.Tensor:
         # `use_backend` of the calling thread does not hold in the worker thread.
         with registry.use_backend(backend):
-            return self.target_map(target, channels, **options)
+            return self.target_map(target, **options)
 
     def _check_prediction(self, input: torch.Tensor) -> None:
         if not isinstance(input, torch.Tensor):
@@ -319,13 +311,10 @@ class DistanceMapLoss(SharedSettings):
         ignored: torch.Tensor | None,
         spacing: SpacingLike,
     ) -> torch.Tensor:
-        """Make a map with the loss's settings, normalized and 0 at ignored voxels: ``[B, K, *S]``.
+        """Make a map ``[B, K, *S]`` with the loss's settings: normalized, and 0 at ignored voxels.
 
-        Args:
-            values: labels ``[B, *S]`` with their classes, or bool masks ``[B, K, *S]`` without.
-            classes: the K label values, or None.
-            ignored: bool ``[B, 1, *S]`` or ``[B, K, *S]``, beside masks that are False there; or None.
-            spacing: voxel size.
+        ``values`` are labels ``[B, *S]`` of K ``classes``; or, with ``classes=None``, bool masks
+        ``[B, K, *S]`` that are False at ignored voxels.
         """
         ndim = values.ndim - (2 if classes is None else 1)
         if ignored is None:

@@ -217,14 +217,7 @@ def _nearest(target: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 def scaled_spacing(
     spacing: SpacingLike, samples: int, finest: Sequence[int], shape: Sequence[int]
 ) -> torch.Tensor:
-    """Voxel size at one scale, ``[samples, ndim]``: an output of half the size has voxels of twice the size.
-
-    Args:
-        spacing: voxel size at the finest scale.
-        samples: batch size.
-        finest: spatial shape of the finest scale.
-        shape: spatial shape of this one.
-    """
+    """Scale the voxel size of shape ``finest`` to ``shape``: half the size has voxels of twice the size."""
     factors = [fine / size for fine, size in zip(finest, shape, strict=True)]
     rows = _validate.spacing_rows(spacing, (samples,), len(finest))
     return rows * torch.tensor(factors, dtype=torch.float64, device="cpu")

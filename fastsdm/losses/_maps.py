@@ -16,13 +16,9 @@ from fastsdm.losses._target import selected
 def fitting_map(
     handed: torch.Tensor | PendingMap, shape: Sequence[int], device: torch.device, channels: Sequence[int]
 ) -> torch.Tensor:
-    """The map that the caller made, as floats of at least 32 bits, cut to the channels the loss uses.
+    """Return the caller's map, of K or all C channels, as floats ``[B, K, *S]`` of at least 32 bits.
 
-    Args:
-        handed: ``[B, K, *S]`` or with all C channels; or a pending map.
-        shape: the prediction's, ``[B, C, *S]``.
-        device: the prediction's.
-        channels: indices of the K channels.
+    ``shape`` ``[B, C, *S]`` and ``device`` are those of the prediction.
 
     Raises:
         TypeError: not a map; booleans or complex numbers.
@@ -63,14 +59,7 @@ def spacing_of(handed: object) -> SpacingLike:
 
 
 def check_same(known: MapSettings, wanted: MapSettings, channels: Sequence[int], count: int) -> None:
-    """Raise ValueError for a map that was made with other settings than the loss's.
-
-    Args:
-        known: how the map was made.
-        wanted: how the loss makes it.
-        channels: indices of the channels the loss uses.
-        count: number of the prediction's channels.
-    """
+    """Raise ValueError for a map of other settings or channels than the loss needs, out of ``count``."""
     difference = known.difference(wanted)
     if difference is None:
         held = None if known.classes is None else list(known.classes)

@@ -43,14 +43,7 @@ def takes_one_dot(one: torch.Tensor, other: torch.Tensor, reduction: str) -> boo
 
 
 def reduced_by_dot(one: torch.Tensor, other: torch.Tensor, reduction: str, batch: bool) -> torch.Tensor:
-    """The reduced mean over all voxels of a product, where :func:`takes_one_dot` says so.
-
-    Args:
-        one: ``[B, K, *S]``.
-        other: of the same shape; no gradient reaches it.
-        reduction: ``"mean"`` or ``"sum"``; under ``"none"`` there is more than one sum.
-        batch: whether the batch is averaged before the reduction.
-    """
+    """The reduced mean over all voxels of a product ``[B, K, *S]``, if :func:`takes_one_dot`."""
     count = math.prod(one.shape[2:])
     if reduction == "mean":
         count = one.numel()

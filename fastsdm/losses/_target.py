@@ -77,17 +77,7 @@ class Target:
 def class_masks(
     labels: torch.Tensor, classes: Sequence[int], out: torch.Tensor | None = None, *, inside: bool = True
 ) -> torch.Tensor:
-    """Compare labels with the value of each class.
-
-    Args:
-        labels: ``[B, *S]``.
-        classes: the K values.
-        out: what to write to.
-        inside: True for equal labels, False for all others.
-
-    Returns:
-        Bool ``[B, K, *S]``.
-    """
+    """Compare labels ``[B, *S]`` with each class: bool ``[B, K, *S]``; with ``inside=False`` its inverse."""
     if labels.dtype == torch.bool:
         labels = labels.view(torch.uint8)
     compared = torch.eq if inside else torch.ne
@@ -126,19 +116,13 @@ def read_target(
 ) -> Target:
     """Read a label map or one channel per class, as the shape says, and check it against the prediction.
 
-    Args:
-        target: ``[B, *S]``, ``[B, 1, *S]`` or ``[B, C, *S]``.
-        shape: the prediction's, ``[B, C, *S]``.
-        device: the prediction's.
-        channels: indices of the channels the loss uses.
-        to_onehot_y: refuse a target that is not a label map.
-        ignore_index: label value of voxels to ignore.
-        ignore_mask: ``[B, *S]``, ``[B, 1, *S]`` or ``[B, C, *S]``, non-zero where to ignore.
+    ``shape`` ``[B, C, *S]`` and ``device`` are those of the prediction, ``channels`` the indices of the
+    channels the loss uses; the rest is as in the loss's constructor and ``forward``.
 
     Raises:
-        TypeError: the target is no tensor.
-        ValueError: shapes or devices that do not fit the prediction's; float channels that are no
-            probabilities, on the CPU.
+        TypeError: the target is not a tensor or array.
+        ValueError: shapes or devices that do not fit the prediction's; on the CPU also float channels
+            outside [0, 1].
     """
     values = _fitting("target", target, shape, device)
     if values.dtype == torch.bool and values.shape[1] == shape[1] + 1 and ignore_index is None:
