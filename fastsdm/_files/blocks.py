@@ -20,12 +20,9 @@ _ADVICE = (
 
 
 def open_blocks(path: Path, shape: Sequence[int], ndim: int) -> Any:
-    """Open a map that gives an array for a tuple of slices, class axis first.
+    """Open a map ``[*S]`` or ``[K, *S]`` of ``ndim`` spatial axes; it gives an array for a tuple of slices.
 
-    Args:
-        path: ``.npy`` and ``.nii`` (mapped into memory) or ``.zarr`` (read chunk by chunk).
-        shape: of the map, ``[*S]`` or ``[K, *S]``.
-        ndim: how many axes are spatial.
+    ``.npy`` and ``.nii`` are mapped into memory, ``.zarr`` is read chunk by chunk.
 
     Raises:
         FileError: the format cannot be read by blocks, or the file is not that map.

@@ -13,11 +13,7 @@ _CHUNK = 1 << 20
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a directory.
-
-    Raises:
-        OSError: there is no such file.
-    """
+    """Bytes of a file, or of all files in a directory; OSError where there is none."""
     if not path.is_dir():
         return path.stat().st_size
     return sum(inner.stat().st_size for inner in _files_in(path))

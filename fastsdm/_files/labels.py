@@ -58,11 +58,7 @@ def read_labels(
 
 
 def place_negative(values: Array, ignore_index: int | None, *, inside: bool = False) -> tuple[Array, int]:
-    """Put the negative labels of a mask outside of it, or inside; the ignored one stays.
-
-    Returns:
-        The labels, and how many were negative.
-    """
+    """Put the negative labels of a mask outside of it, or inside, and count them; the ignored one stays."""
     if values.dtype.kind != "i" or values.min(initial=0) >= 0:
         return values, 0
     negative = values < 0 if ignore_index is None else (values < 0) & (values != ignore_index)

@@ -23,16 +23,7 @@ _CONTROL_GROUP_LIMITS = (
 
 
 def require_memory(path: Path, shape: Sequence[int], needs: Mapping[str, int]) -> None:
-    """Raise before an allocation that cannot succeed.
-
-    Args:
-        path: the file that the volume comes from.
-        shape: of the volume, for the message.
-        needs: bytes by what they are for.
-
-    Raises:
-        FileError: together they exceed the memory that is free; the message names each.
-    """
+    """Raise FileError where ``needs``, in bytes by purpose, exceed the memory that is free."""
     free, total = available_memory(), sum(needs.values())
     if free is None or total <= free:
         return
@@ -67,11 +58,7 @@ def give_back_freed_memory() -> None:
 
 
 def byte_count(text: str) -> int:
-    """The number of bytes that a text such as ``4GiB``, ``500 MB`` or ``1e9`` stands for.
-
-    Raises:
-        ValueError: it stands for none.
-    """
+    """The number of bytes that a text such as ``4GiB``, ``500 MB`` or ``1e9`` stands for, or ValueError."""
     found = re.fullmatch(r"\s*([0-9.eE+]+)\s*(?:([kmgt])(i?)b?|b)?\s*", text, re.IGNORECASE)
     try:
         count = float(found[1]) if found else 0.0

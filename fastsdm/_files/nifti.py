@@ -52,16 +52,9 @@ def unit(image: Any) -> str | None:
 def voxel_sizes(
     image: Any, pixdim: Sequence[float], shape: Sequence[int]
 ) -> tuple[tuple[float, ...], list[str]]:
-    """Voxel sizes by the affine, and what is at odds with it.
+    """Voxel sizes by the affine, with notes on a ``pixdim`` that disagrees and on the error of a shear.
 
-    Args:
-        image: the NIfTI image.
-        pixdim: voxel sizes that the header holds beside the affine.
-        shape: of the spatial axes.
-
-    Returns:
-        A size for each axis, and notes: a ``pixdim`` that disagrees, a shear with the error it makes. An
-        axis of one voxel without a size counts as 1: no distance depends on it.
+    An axis of one voxel without a size counts as 1: no distance depends on it.
     """
     count = len(shape)
     columns = np.asarray(image.affine, dtype=np.float64)[:3, :count]
@@ -88,17 +81,11 @@ def voxel_sizes(
 
 
 def shear_errors(columns: Array) -> tuple[float, float]:
-    """Bounds of the relative error of distances measured along axes taken to be at right angles.
+    """By which shares of the true one a distance is too large or too small if axes count as orthogonal.
 
-    With unit axes ``C`` a straight offset ``u`` is in truth as long as ``|C u|``, between the smallest and
-    the largest singular value of ``C`` times ``|u|``.
-
-    Args:
-        columns: ``[3, ndim]``, the step along each axis.
-
-    Returns:
-        How much too large and how much too small a distance can be, as shares of the true one; both are 0
-        where a column is 0 or not finite.
+    ``columns`` ``[3, ndim]`` are the steps along each axis; both bounds are 0 where one is 0 or not finite.
+    With unit axes ``C`` an offset ``u`` is in truth as long as ``|C u|``, between the smallest and the
+    largest singular value of ``C`` times ``|u|``.
     """
     sizes = np.linalg.norm(columns, axis=0)
     if not (np.all(np.isfinite(sizes)) and np.all(sizes > 0)):

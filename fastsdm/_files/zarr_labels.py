@@ -113,11 +113,8 @@ def _volume(path: Path, array: Any, found: tuple[dict[str, Any], dict[str, Any]]
             leading += 1
         spacing = array.attrs.asdict().get("spacing")
         _check_volume(path, shape, leading)
-        if spacing is None:
-            return ZarrLabels(array, leading, None, None, None)
-        return ZarrLabels(
-            array, leading, _numbers(spacing, len(shape) - leading), "its attribute 'spacing'", None
-        )
+        steps = None if spacing is None else _numbers(spacing, len(shape) - leading)
+        return ZarrLabels(array, leading, steps, "its attribute 'spacing'", None)
     image, dataset = found
     axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image.get("axes", [])]
     spatial = [_is_spatial(axis) for axis in axes] or [True] * min(len(shape), 3)
@@ -128,18 +125,18 @@ def _volume(path: Path, array: Any, found: tuple[dict[str, Any], dict[str, Any]]
             f"{path}: must have an entry for each of its {len(shape)} axes, spatial ones last; got {names}"
         )
     _check_volume(path, shape, leading)
-    steps = [1.0] * len(shape)
+    sizes = [1.0] * len(shape)
     for entry in (dataset, image):  # the image's own transformations follow those of its arrays
         for change in entry.get("coordinateTransformations", []):
             if change.get("type") == "scale":
                 scale = _numbers(change["scale"], len(shape))
-                steps = [step * factor for step, factor in zip(steps, scale, strict=True)]
+                sizes = [size * factor for size, factor in zip(sizes, scale, strict=True)]
     units = {axis.get("unit") for axis in axes[leading:]} if axes else {None}
     if len(units) > 1:  # no distance has a unit then
-        steps = [math.nan] * len(shape)
+        sizes = [math.nan] * len(shape)
     unit = units.pop() if len(units) == 1 else None
     origin = f"its OME-NGFF multiscales (array {dataset['path']})"
-    return ZarrLabels(array, leading, tuple(steps[leading:]), origin, _UNITS.get(str(unit), unit))
+    return ZarrLabels(array, leading, tuple(sizes[leading:]), origin, _UNITS.get(str(unit), unit))
 
 
 def _is_spatial(axis: dict[str, Any]) -> bool:
@@ -155,7 +152,7 @@ def _check_volume(path: Path, shape: Sequence[int], leading: int) -> None:
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...]:
-    """So many numbers; NaN, which no voxel size may be, where the metadata holds something else."""
+    """``count`` numbers; NaN, which no voxel size may be, where the metadata holds something else."""
     listed = values if isinstance(values, list) else [values] * count
     if len(listed) != count or not all(type(value) in {int, float} for value in listed):
         return (math.nan,) * count

@@ -44,15 +44,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, and how.
-
-    Attributes:
-        labels: those that count; None for all of the reference but 0.
-        tolerance: of the surface Dice.
-        subvoxels: surfaces lie between voxels.
-        ignore_index: label of voxels that do not count.
-        device: where to compute.
-    """
+    """What is compared, and how: the command's options, ``labels`` None for all of the reference but 0."""
 
     labels: list[int] | None
     tolerance: float
@@ -187,12 +179,19 @@ def _table(scores: list[Scores], cases: int, tolerance: float) -> Table:
         table.add_column(name, justify="right")
     if cases > 1:
         table.add_column("cases", justify="right")
-    for label in sorted({each.label for each in scores}):
-        own = [each for each in scores if each.label == label]
-        row = [_mean_text([getattr(each, name) for each in own]) for name in ("dice", "hd95", "assd", "nsd")]
-        count = [str(sum(not math.isnan(each.dice) for each in own))] if cases > 1 else []
-        table.add_row(str(label), *row, *count)
+    for label, columns in _columns(scores).items():
+        count = [str(sum(not math.isnan(value) for value in columns["dice"]))] if cases > 1 else []
+        table.add_row(str(label), *map(_mean_text, columns.values()), *count)
     return table
+
+
+def _columns(scores: list[Scores]) -> dict[int, dict[str, list[float]]]:
+    """The values of every measure, by label."""
+    columns: dict[int, dict[str, list[float]]] = {label: {} for label in sorted({s.label for s in scores})}
+    for each in scores:
+        for name in ("dice", "hd95", "assd", "nsd"):
+            columns[each.label].setdefault(name, []).append(getattr(each, name))
+    return columns
 
 
 def _mean(values: list[float]) -> tuple[float, float]:
@@ -218,22 +217,17 @@ def _write_csv(path: Path, scores: list[Scores], comparison: Comparison) -> None
 
 
 def _write_json(path: Path, scores: list[Scores], comparison: Comparison) -> None:
-    means: dict[str, Any] = {}
-    for label in sorted({each.label for each in scores}):
-        own = [each for each in scores if each.label == label]
-        columns = {
-            name: _mean([getattr(each, name) for each in own]) for name in ("dice", "hd95", "assd", "nsd")
-        }
-        means[str(label)] = {
-            name: {"mean": _plain(mean), "std": _plain(deviation)}
-            for name, (mean, deviation) in columns.items()
-        }
-    rows = [{key: _plain(value) for key, value in asdict(each).items()} for each in scores]
     content = {
         "tolerance": comparison.tolerance,
         "subvoxels": comparison.subvoxels,
-        "means": means,
-        "cases": rows,
+        "means": {
+            str(label): {
+                name: dict(zip(("mean", "std"), map(_plain, _mean(values)), strict=True))
+                for name, values in columns.items()
+            }
+            for label, columns in _columns(scores).items()
+        },
+        "cases": [{key: _plain(value) for key, value in asdict(each).items()} for each in scores],
     }
     with _files.whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

@@ -35,12 +35,9 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Plane:
-    """How a slice lies on the page, in lengths.
+    """How a slice lies on the page: voxel size along rows and columns, and where the first of them lie.
 
-    Attributes:
-        spacing: voxel size along rows and columns.
-        start: where the first row and the first column lie.
-        downwards: whether rows run down the page, as those of an image do.
+    Rows run ``downwards`` as those of an image do, or upwards.
     """
 
     spacing: tuple[float, float]
@@ -120,14 +117,9 @@ def _step(inside: float, outside: float) -> float:
 def draw_distance(
     axes: Axes, distance: Array, plane: Plane, scale: Scale, *, background: Array | None = None
 ) -> Drawn:
-    """Draw a slice of a map: filled, or as coloured contours over a grey image; the zero level thick.
+    """Draw a slice of a map: filled, or as coloured contours over a grey image of the same shape.
 
-    Args:
-        axes: where to.
-        distance: ``[rows, columns]``.
-        plane: how it lies on the page.
-        scale: colours and contour levels; levels inside are dashed.
-        background: an image of the same shape.
+    The zero level is thick, levels inside are dashed.
     """
     line: dict[str, Any]
     if background is None:

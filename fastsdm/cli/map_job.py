@@ -21,18 +21,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """A map to make.
-
-    Attributes:
-        opened: the labels.
-        output: where the map goes.
-        settings: of the map, with the labels' spacing.
-        dtype: of the map.
-        backend: by name, or ``"auto"``.
-        device: where it is computed.
-        nan_as: label for voxels that hold NaN; None where NaN is an error.
-        negative_inside: whether negative labels are inside of a mask.
-    """
+    """A map to make of the labels ``opened``; the fields are the command's options."""
 
     opened: _files.VolumeFile
     output: Path
@@ -44,12 +33,7 @@ class Job:
     negative_inside: bool
 
     def read_whole(self) -> tuple[Array, list[str]]:
-        """Read all labels, with notes on what was changed.
-
-        Raises:
-            FileError: they cannot be read, or are no labels.
-            ValueError: their dtype cannot hold one of the classes.
-        """
+        """Read all labels, with notes on what was changed."""
         labels, changes = _files.read_labels(
             self.opened,
             mask=self.settings.classes is None,
@@ -81,15 +65,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A map that was written.
-
-    Attributes:
-        census: what the labels hold.
-        extent: the finite distances.
-        dtype: of the map.
-        how: by what it was computed.
-        changes: notes on the labels, one line each.
-    """
+    """A map that was written: ``how`` it was computed, and notes on ``changes`` of the labels."""
 
     census: Census
     extent: Extent

@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from fastsdm import _files
 from fastsdm.cli.map_job import Job, Outcome
+from fastsdm.cli.options import integers
 from fastsdm.cli.terminal import USAGE, fail
 from fastsdm.integrations import _plan
 from fastsdm.integrations._stream import Labels, Part, Stream
@@ -31,12 +32,7 @@ MemoryOption: TypeAlias = Annotated[
 
 @dataclass(frozen=True)
 class StoredOptions:
-    """Options that only a map in a zarr store has.
-
-    Attributes:
-        chunks: one size, or one per axis; None for the default.
-        memory: bytes that the process may hold.
-    """
+    """Options that only a map in a zarr store has; ``chunks`` is one size, one per axis, or None."""
 
     chunks: tuple[int, ...] | None
     memory: int
@@ -56,11 +52,7 @@ class StoredOptions:
         return cls(None if chunks is None else _sizes(chunks), _bytes(memory))
 
     def chunk(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the chunks of a volume's map.
-
-        Raises:
-            ValueError: another number of sizes than the volume has axes.
-        """
+        """The shape of the chunks of a volume's map; ValueError for another number of sizes than axes."""
         sizes = self.chunks or (_files.CHUNK[len(shape)],)
         if len(sizes) not in (1, len(shape)):
             given = ",".join(map(str, sizes))
@@ -69,13 +61,7 @@ class StoredOptions:
 
 
 def stored_map(job: Job, options: StoredOptions, progress: Progress) -> Outcome:
-    """Make the map of a volume in a zarr store; the output holds all of it or is not touched.
-
-    Args:
-        job: the map to make.
-        options: chunks and memory.
-        progress: where the progress is shown.
-    """
+    """Make the map of a volume in a zarr store; the output holds all of it or is not touched."""
     opened, settings, dtype = job.opened, job.settings, np.dtype(job.dtype)
     chunk = options.chunk(opened.shape)
     _files.give_back_freed_memory()
@@ -136,10 +122,7 @@ def _blocks(stream: Stream) -> str:
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        sizes = ()
+    sizes = tuple(integers(text))
     if not sizes or min(sizes) < 1:
         fail(
             f"--chunks: must be one positive number, or one per axis separated by commas; got {text!r}", USAGE

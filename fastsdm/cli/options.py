@@ -43,14 +43,19 @@ def spacing_option(text: str | None) -> tuple[float, ...] | None:
         fail(f"--spacing: must be one number, or one per axis separated by commas; got {text!r}", USAGE)
 
 
+def integers(text: str) -> list[int]:
+    """The integers that a text holds, separated by commas; none if it holds anything else."""
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        return []
+
+
 def classes_option(text: str | None) -> int | list[int] | None:
     """Read ``--classes``: a count, or label values; None where it is not given."""
     if text is None:
         return None
-    try:
-        values = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        values = []
+    values = integers(text)
     if not values:
         fail(
             f"--classes: must be a count, or label values separated by commas ('1,' for one); got {text!r}",

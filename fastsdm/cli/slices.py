@@ -29,14 +29,9 @@ _LETTER, _SMALL = 0.065, 0.7
 
 @dataclass(frozen=True)
 class Subject:
-    """What is drawn: map and image cropped to the surroundings of the object.
+    """What is drawn: map and image, cropped to the surroundings of the object.
 
-    Attributes:
-        distance: the map's crop.
-        background: the image's crop, or None.
-        first: voxel of the volume where the crop begins.
-        cut: voxel of the volume that the slices go through.
-        source: the volume's file.
+    The crop begins at the voxel ``first`` of the volume, the slices go through its voxel ``cut``.
     """
 
     distance: Array
@@ -76,13 +71,7 @@ def save(subject: Subject, path: Path, format_: str, title: str | None, limit: f
 
 
 def figure(subject: Subject, title: str | None, limit: float | None) -> Figure:
-    """Draw the slices.
-
-    Args:
-        subject: what is drawn.
-        title: text above the slices, or None.
-        limit: distance at which the colours end, or None for the largest that is drawn.
-    """
+    """Draw the slices; colours end at ``limit``, or at the largest distance that is drawn."""
     source, layout = subject.source, _layout(subject)
     steps, names = source.spacing, [_axis_name(source, axis) for axis in range(len(source.shape))]
     lengths = [n * step for n, step in zip(subject.distance.shape, steps, strict=True)]

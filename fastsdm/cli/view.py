@@ -12,7 +12,14 @@ from rich.markup import escape
 import fastsdm
 from fastsdm import _files
 from fastsdm._arrays import tensor_from_numpy
-from fastsdm.cli.options import BackendOption, NanOption, NegativeOption, SpacingOption, spacing_option
+from fastsdm.cli.options import (
+    BackendOption,
+    NanOption,
+    NegativeOption,
+    SpacingOption,
+    integers,
+    spacing_option,
+)
 from fastsdm.cli.terminal import USAGE, console, fail, note, one_line_errors, progress_bar
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -107,10 +114,7 @@ def _require_drawable(opened: _files.VolumeFile) -> None:
 
 
 def _voxel_option(text: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        voxel = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        voxel = ()
+    voxel = tuple(integers(text))
     if len(voxel) != len(shape) or not all(0 <= i < n for i, n in zip(voxel, shape, strict=True)):
         fail(f"--at: must be a voxel of the volume of shape {shape}, as 'i,j,k'; got {text!r}", USAGE)
     return voxel

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from fastsdm import _validate
 from fastsdm._types import SpacingLike
 from fastsdm.data import _augment_checks as checks
+from fastsdm.data._orientation import as_signed
 
 # Root mean square of a uniform cubic B-spline with coefficients of variance 1, along one axis.
 _SPLINE_RMS = math.sqrt(151 / 315)
-_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 def random_affine_elastic(
@@ -200,8 +200,7 @@ def _nearest(labels: torch.Tensor, positions: torch.Tensor, fill: int) -> torch.
         place = positions[..., axis].round().long()
         inside &= (place >= 0) & (place < length)
         index = index * length + place.clamp(0, length - 1)
-    # torch does not gather the wider unsigned integers; their bits it does.
-    bits = labels.view(_SIGNED.get(labels.dtype, labels.dtype))
+    bits = as_signed(labels)
     values = bits.reshape(len(labels), -1).gather(1, index.flatten(1))
     outside = torch.full((), fill, dtype=labels.dtype, device=labels.device).view(bits.dtype)
     values = torch.where(inside.flatten(1), values, outside)

@@ -48,8 +48,7 @@ def patch_size(value: Sequence[int], ndim: int) -> tuple[int, ...]:
 
 def halo(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     """The halo along each axis; TypeError or ValueError unless these are voxels."""
-    listed = [value] * ndim if _validate.is_integer(value) else _listed("halo", value)
-    margins = tuple(_validate.integer("halo", n) for n in listed)
+    margins = tuple(_validate.integer("halo", n) for n in _of_each_axis("halo", value, ndim))
     if len(margins) != ndim or any(n < 0 for n in margins):
         raise ValueError(f"halo: must be a number of voxels or {ndim} of them, not negative, got {value}")
     return margins
@@ -57,8 +56,7 @@ def halo(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
 
 def flip(value: float | Sequence[float], ndim: int) -> list[float]:
     """The probability along each axis; TypeError or ValueError unless these are probabilities."""
-    listed = [value] * ndim if _validate.is_number(value) else _listed("flip", value)
-    probabilities = [_validate.number("flip", probability) for probability in listed]
+    probabilities = [_validate.number("flip", chance) for chance in _of_each_axis("flip", value, ndim)]
     if len(probabilities) != ndim or not all(0 <= probability <= 1 for probability in probabilities):
         raise ValueError(f"flip: must be a probability or {ndim} of them, got {value}")
     return probabilities
@@ -103,6 +101,10 @@ def image_fill(value: float | Literal["min"]) -> float | Literal["min"]:
     if not math.isfinite(number):
         raise ValueError(f"image_fill: must be finite or 'min', got {value!r}")
     return number
+
+
+def _of_each_axis(name: str, value: object, ndim: int) -> list[object]:
+    return [value] * ndim if _validate.is_number(value) else _listed(name, value)
 
 
 def _listed(name: str, value: object) -> list[object]:

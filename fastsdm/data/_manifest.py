@@ -82,6 +82,12 @@ class MapRecord:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
 
+    @classmethod
+    def from_line(cls, stored: Mapping[str, Any]) -> MapRecord:
+        """The record that a line of the manifest holds."""
+        held = {field.name: stored[field.name] for field in fields(cls)}
+        return cls(**{**held, "shape": tuple(held["shape"]), "spacing": tuple(held["spacing"])})
+
     def is_whole(self, directory: Path) -> bool:
         """Whether the map is there with the size that it was written with."""
         try:
@@ -104,20 +110,21 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
-        """Read the manifest of a directory.
-
-        Raises:
-            FileError: there is none, or it is damaged.
-        """
+        """Read the manifest of a directory; FileError where there is none, or a damaged one."""
         path = directory / MANIFEST
         try:
             lines = path.read_bytes().split(b"\n")
         except OSError as error:
             raise FileError(f"{path}: cannot be read ({error.strerror or error})") from error
         try:
-            settings = _settings_from(json.loads(lines[0]))
+            first = json.loads(lines[0])
+            if first.get("fastsdm-maps") != _FORMAT:
+                raise ValueError(
+                    f"its first line must name format {_FORMAT}, got {first.get('fastsdm-maps')!r}"
+                )
+            settings = StoredSettings.from_line(first)
             # The last line is empty, or was being written when the run was killed.
-            found = [_record_from(json.loads(line)) for line in lines[1:-1]]
+            found = [MapRecord.from_line(json.loads(line)) for line in lines[1:-1]]
         except (ValueError, TypeError, KeyError) as error:
             raise FileError(f"{path}: is damaged ({error})") from error
         return cls(directory, settings, {record.map: record for record in found})
@@ -177,14 +184,3 @@ def _append(file: IO[bytes], line: dict[str, Any]) -> None:
     file.write(json.dumps(line).encode() + b"\n")
     file.flush()
     os.fsync(file.fileno())
-
-
-def _settings_from(stored: dict[str, Any]) -> StoredSettings:
-    if stored.get("fastsdm-maps") != _FORMAT:
-        raise ValueError(f"its first line must name format {_FORMAT}, got {stored.get('fastsdm-maps')!r}")
-    return StoredSettings.from_line(stored)
-
-
-def _record_from(stored: dict[str, Any]) -> MapRecord:
-    held = {field.name: stored[field.name] for field in fields(MapRecord)}
-    return MapRecord(**{**held, "shape": tuple(held["shape"]), "spacing": tuple(held["spacing"])})

@@ -29,12 +29,7 @@ class MapLoss(Protocol):
     empty: EmptyPolicy
 
 
-_DEFAULTS: dict[str, Any] = {
-    "max_distance": None,
-    "convention": "kervadec",
-    "ignore_index": None,
-    "backend": "auto",
-}
+_NAMES = ("max_distance", "convention", "ignore_index", "backend")
 
 
 def requested_maps(
@@ -45,15 +40,14 @@ def requested_maps(
     Raises:
         TypeError, ValueError: a setting that cannot be used, or one that is given beside a loss.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     empty: str | None = None
     if loss is not None:
         loss = getattr(loss, "boundary", loss)  # of a RegionBoundaryLoss
-        if not all(hasattr(loss, name) for name in (*_DEFAULTS, "empty")):
+        if not all(hasattr(loss, name) for name in (*_NAMES, "empty")):
             raise TypeError(f"loss: must be one of fastsdm.losses, got {type(loss).__name__}")
         for name, value in given.items():
             raise ValueError(f"{name}: must not be given beside loss, which brings its own; got {value!r}")
-        given, empty = {name: getattr(loss, name) for name in _DEFAULTS}, loss.empty
-    held = {**_DEFAULTS, **given, "classes": classes}
-    backend = held.pop("backend")
-    return replace(MapSettings.checked(cast("MapOptions", held)), spacing=None, empty=empty), backend
+        given, empty = {name: getattr(loss, name) for name in _NAMES}, loss.empty
+    settings = MapSettings.checked(cast("MapOptions", {**given, "classes": classes}))
+    return replace(settings, spacing=None, empty=empty), given.get("backend", "auto")

@@ -10,8 +10,12 @@ import torch
 
 from fastsdm import _validate
 
-#: torch does not flip the wider unsigned integers; their bits it does.
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+
+def as_signed(labels: torch.Tensor) -> torch.Tensor:
+    """The same bits in a dtype that torch flips and gathers, as it does not the wider unsigned integers."""
+    return labels.view(_SIGNED.get(labels.dtype, labels.dtype))
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,7 @@ class Orientation:
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor ``[..., *S]`` turned, contiguous."""
         leading = tensor.ndim - len(self.order)
-        bits = tensor.view(_SIGNED.get(tensor.dtype, tensor.dtype))
-        turned = bits.flip([leading + axis for axis in self.flipped])
+        turned = as_signed(tensor).flip([leading + axis for axis in self.flipped])
         order = (*range(leading), *(leading + axis for axis in self.order))
         return turned.permute(order).contiguous().view(tensor.dtype)
 

@@ -96,12 +96,12 @@ def signed_distance_patch(
     volumes = _volume_of_each_patch(labels, len(starts), len(size))
     rows = _validate.spacing_rows(spacing, () if is_single else (len(starts),), len(size)).tolist()
     blocks = [
-        _block(first, size, patch_halo(max_distance, spacing=row, convention=convention), volume.shape)
+        patch_block(first, size, patch_halo(max_distance, spacing=row, convention=convention), volume.shape)
         for first, row, volume in zip(starts, rows, volumes, strict=True)
     ]
 
     # Patches whose blocks have one shape make one batch: all of them, but for those at a volume's edge.
-    alike: dict[_Block, list[int]] = defaultdict(list)
+    alike: dict[PatchBlock, list[int]] = defaultdict(list)
     for i, block in enumerate(blocks):
         alike[block.moved_to_origin()].append(i)
     maps: list[Any] = [None] * len(blocks)
@@ -155,7 +155,7 @@ def patch_halo(
     _validate.spacing_values(row)
     limit = _conventions.search_limit(convention, spacing_rows(row), max_distance)
     assert limit is not None
-    # A voxel at the limit itself is taken in: its rounded distance may fall on either side of it.
+    # Include voxels at exactly the limit: their rounded distance may fall on either side of it.
     return tuple(math.floor(limit / step * (1 + 1e-6)) for step in row[0].tolist())
 
 
@@ -172,7 +172,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Block:
+class PatchBlock:
     """What is read for a patch, in the volume's indices, and where the patch lies in it."""
 
     start: tuple[int, ...]
@@ -183,19 +183,23 @@ class _Block:
     def slices(self) -> tuple[slice, ...]:
         return tuple(slice(a, a + n) for a, n in zip(self.start, self.shape, strict=True))
 
-    def moved_to_origin(self) -> _Block:
+    def moved_to_origin(self) -> PatchBlock:
         return replace(self, start=(0,) * len(self.start))
 
 
-def _block(start: Sequence[int], size: Sequence[int], halo: Sequence[int], shape: Sequence[int]) -> _Block:
+def patch_block(
+    start: Sequence[int], size: Sequence[int], halo: Sequence[int], shape: Sequence[int]
+) -> PatchBlock:
+    """The block of a patch in a volume of that shape; ValueError unless the patch lies inside."""
     if any(not 0 <= first <= whole - n for first, n, whole in zip(start, size, shape, strict=True)):
         raise ValueError(
             f"start: the patch must lie inside its volume of shape {tuple(shape)}, "
             f"got start {tuple(start)} for size {tuple(size)}"
         )
-    low = [max(first - margin, 0) for first, margin in zip(start, halo, strict=True)]
+    low = tuple(max(first - margin, 0) for first, margin in zip(start, halo, strict=True))
     high = [min(a + n + margin, whole) for a, n, margin, whole in zip(start, size, halo, shape, strict=True)]
-    return _Block(tuple(low), tuple(np.subtract(high, low).tolist()), tuple(np.subtract(start, low).tolist()))
+    extent = tuple(b - a for a, b in zip(low, high, strict=True))
+    return PatchBlock(low, extent, tuple(a - b for a, b in zip(start, low, strict=True)))
 
 
 def _stacked(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -217,12 +221,7 @@ def _start_rows(start: Starts, ndim: int) -> list[list[int]]:
 
 
 def checked_patch_size(size: Sequence[int]) -> tuple[int, ...]:
-    """The shape of a patch.
-
-    Raises:
-        TypeError: not integers.
-        ValueError: not 2 or 3 positive ones.
-    """
+    """The shape of a patch; TypeError or ValueError unless it is 2 or 3 positive integers."""
     row = _validate.integers("size", size)
     if row.shape not in ((2,), (3,)) or row.min() < 1:
         raise ValueError(f"size: must be 2 or 3 positive numbers, got {size!r}")
@@ -230,11 +229,7 @@ def checked_patch_size(size: Sequence[int]) -> tuple[int, ...]:
 
 
 def shape_of(name: str, source: ArraySource) -> tuple[int, ...]:
-    """The shape of a volume.
-
-    Raises:
-        TypeError: it has none, as a nested list or the name of a file.
-    """
+    """The shape of a volume; TypeError for what has none, such as a nested list or a file's name."""
     if not hasattr(source, "shape"):
         raise TypeError(
             f"{name}: must be arrays, or objects that have a shape and give a block for a tuple of slices; "

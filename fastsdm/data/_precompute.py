@@ -38,10 +38,7 @@ class StoredOptions(TypedDict, total=False):
 class Job:
     """A label file or zarr store to work on.
 
-    Attributes:
-        source: the file or store.
-        name: of its map, relative to the output directory.
-        known: what the manifest says of that map, or None.
+    ``name`` is that of its map, relative to the output directory; ``known`` what the manifest says of it.
     """
 
     source: Path
@@ -51,14 +48,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a file.
-
-    Attributes:
-        job: the file.
-        record: of the map that was made; None where it was there already, or failed.
-        error: why there is no map, or None.
-        voxels: of the volume, where its map was made.
-    """
+    """What became of a file: the record of a new map, an error, or neither for a map that was there."""
 
     job: Job
     record: MapRecord | None = None

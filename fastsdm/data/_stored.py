@@ -72,12 +72,7 @@ class StoredMap:
         return held.difference(wanted if wanted.empty is not None else replace(wanted, empty=held.empty))
 
     def contradiction(self, labels: torch.Tensor, maps: torch.Tensor) -> str | None:
-        """Say where a patch of the map is of other labels than these: its sign tells inside from outside.
-
-        Args:
-            labels: ``[*size]``.
-            maps: ``[*size]``, or ``[K, *size]`` with classes.
-        """
+        """Say where the signs of a patch ``maps`` do not fit its labels, or None."""
         is_mask = self.settings.classes is None
         if labels.is_floating_point():
             labels = labels > 0.5 if is_mask else labels.round()

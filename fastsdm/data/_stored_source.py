@@ -17,15 +17,7 @@ _ON_THE_FLY = "compute the maps on the fly, with context='halo'"
 class StoredSource:
     """Blocks of a volume's stored map, 0 where the volume is padded.
 
-    Attributes:
-        settings: how the map of a patch was made.
-
-    Args:
-        volume: with its ``distance_map``.
-        number: of the volume in its data set, for messages.
-        size: of the patches.
-        wanted: settings that the data set asks for, with the volume's spacing.
-        pad_label: of the data set.
+    ``settings`` say how the map of a patch was made, ``wanted`` what the data set asks for.
 
     Raises:
         TypeError: the volume has no stored map.
@@ -66,15 +58,7 @@ class StoredSource:
         self._is_compared = False
 
     def patch(self, block: tuple[slice, ...], labels: torch.Tensor) -> torch.Tensor:
-        """The map of a patch.
-
-        Args:
-            block: in the padded volume.
-            labels: of the patch, which the first one is compared with.
-
-        Raises:
-            ValueError: the map is of other labels.
-        """
+        """The map of a patch of the padded volume; ValueError if the first one is not of these labels."""
         maps = self._source[block].to(labels.device)
         if not self._is_compared:
             if contradiction := self._map.contradiction(labels, maps):

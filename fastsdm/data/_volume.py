@@ -13,6 +13,7 @@ import torch
 
 from fastsdm._arrays import as_tensor
 from fastsdm._types import SpacingLike
+from fastsdm._validate import label_range
 from fastsdm.data._patch_map import ArraySource, shape_of
 from fastsdm.data._stored import StoredMap
 
@@ -36,12 +37,7 @@ class Volume:
 
 
 def check_volumes(volumes: object, ndim: int) -> Sequence[Volume]:
-    """Return the volumes of a data set.
-
-    Raises:
-        TypeError: no sequence of volumes.
-        ValueError: none, or image and labels of a shape that does not fit.
-    """
+    """Return the volumes of a data set; TypeError or ValueError unless they are such."""
     if not (hasattr(volumes, "__len__") and hasattr(volumes, "__getitem__")) or hasattr(volumes, "shape"):
         raise TypeError(
             "volumes: must be a sequence of objects with image, labels and spacing (see Volume), "
@@ -79,8 +75,7 @@ class PaddedSource:
         before: how many voxels are padded in front of each spatial axis.
 
     Raises:
-        ValueError: the dtype cannot hold ``fill``, which is the value of the argument ``fill_name``. Told
-            at once of a tensor or array, else when a block is read.
+        ValueError: the dtype cannot hold ``fill``; known at once of an array, else when a block is read.
     """
 
     def __init__(
@@ -136,9 +131,7 @@ def _check_fill(name: str, value: float, dtype: torch.dtype) -> None:
         largest = torch.finfo(dtype).max
         held, rule = abs(value) <= largest or not math.isfinite(value), f"up to {largest:g} in size"
     else:
-        bits = 1 if dtype == torch.bool else 8 * dtype.itemsize
-        high = 2 ** (bits - dtype.is_signed) - 1
-        low = -high - 1 if dtype.is_signed else 0
+        low, high = label_range(dtype)
         held, rule = low <= value <= high and value == int(value), f"a whole number from {low} to {high}"
     if not held:
         raise ValueError(f"{name}: must fit the volumes' dtype {dtype}, {rule}; got {value!r}")

@@ -27,15 +27,7 @@ _PIECE = 1 << 18
 
 @dataclass(frozen=True)
 class ClassPasses:
-    """The passes that make the exact map of one class.
-
-    Attributes:
-        shape: of the whole volume, 2 or 3 sizes.
-        spacing: one number per axis.
-        value: the label inside; None for all above 0.
-        ignore_index: label of voxels that are neither inside nor outside; they read 0.
-        finish: how the map is shifted and cut.
-    """
+    """The passes that make the exact map of one class, of the label ``value`` or of all above 0 (None)."""
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -48,27 +40,18 @@ class ClassPasses:
         """How many fields of squares the map is made of: 2 where voxels are ignored."""
         return 1 if self.ignore_index is None else 2
 
-    def groups(self, largest_slab: int | None = None) -> tuple[tuple[int, ...], ...]:
-        """The axes of each pass: blocks must be whole along them.
-
-        Args:
-            largest_slab: voxels that a block of the first pass may hold; None for a limit of this module.
-        """
-        most = LARGEST_SLAB if largest_slab is None else largest_slab
+    def groups(self, most: int | None = None) -> tuple[tuple[int, ...], ...]:
+        """The axes of each pass, along which blocks must be whole; the first holds up to ``most`` voxels."""
+        most = LARGEST_SLAB if most is None else most
         first, *rest = axis_order(self.shape)
         if len(rest) == 2 and self.shape[first] * self.shape[rest[0]] <= most:
             return (first, rest[0]), (rest[1],)
         return (first,), *((axis,) for axis in rest)
 
     def squares(self, labels: Array, axes: Sequence[int]) -> Array:
-        """The first pass: signed squares from labels.
+        """The first pass: signed squares ``[F, *S]`` from labels that are whole along ``axes``.
 
-        Args:
-            labels: block whole along ``axes``.
-            axes: of the first pass.
-
-        Returns:
-            ``[F, *S]`` float32. F is 1; with ``ignore_index`` it is 2: ignored voxels outside, and inside.
+        F is 1; with ``ignore_index`` it is 2: with the ignored voxels outside, and inside.
         """
         result = np.empty((self.fields, *labels.shape), np.float32)
         for part in _pieces(labels.shape, axes):
@@ -80,15 +63,7 @@ class ClassPasses:
         return result
 
     def relaxed(self, squares: Array, axis: int) -> Array:
-        """A pass between the first and the last one.
-
-        Args:
-            squares: ``[F, *S]``, whole along ``axis``.
-            axis: of the pass.
-
-        Returns:
-            The same with one more axis included.
-        """
+        """A pass between the first and the last one: squares ``[F, *S]`` with one more axis included."""
         result = np.empty(squares.shape, np.float32)
         for part in _pieces(squares.shape[1:], [axis]):
             result[(slice(None), *part)] = relax_axis(
@@ -97,17 +72,7 @@ class ClassPasses:
         return result
 
     def distances(self, squares: Array, axis: int, labels: Array | None, dtype: Any) -> Array:
-        """The last pass: the map.
-
-        Args:
-            squares: ``[F, *S]``, whole along ``axis``.
-            axis: of the pass.
-            labels: the block's labels; needed with ``ignore_index`` only.
-            dtype: of the map.
-
-        Returns:
-            ``[*S]`` in ``dtype``.
-        """
+        """The last pass: the map ``[*S]`` from squares; ``labels`` are needed with ``ignore_index`` only."""
         result = np.empty(squares.shape[1:], dtype)
         for part in _pieces(result.shape, [axis]):
             maps = relax_axis(squares[(slice(None), *part)], axis, self.shape, self.spacing, self.finish)
@@ -135,15 +100,9 @@ class ClassPasses:
 
 
 def cut(chunks: Chunks, axes: Sequence[int], voxels: int) -> Chunks:
-    """Chunks that are whole along some axes and lie inside the given ones along the others.
+    """Chunks that are whole along ``axes`` and lie inside the given ones along the others.
 
-    Args:
-        chunks: the sizes of the given chunks, per axis.
-        axes: along these the new ones are whole.
-        voxels: how many a new chunk holds at most, unless one line or plane holds more.
-
-    Returns:
-        The sizes of the new chunks, per axis.
+    A new chunk holds at most so many ``voxels``, unless one line or plane holds more.
     """
     parts = [1] * len(chunks)
     others = [axis for axis in range(len(chunks)) if axis not in axes]

@@ -61,12 +61,9 @@ class Room:
 
 @dataclass(frozen=True)
 class Overlapping:
-    """Blocks that are computed from themselves and a halo.
+    """Blocks of whole chunks that are computed from themselves and a halo.
 
-    Attributes:
-        block: its shape, whole chunks of the map.
-        workers: how many are worked on at once.
-        overhead: voxels read for each voxel of a block.
+    ``overhead`` is how many voxels are read for each voxel of a block.
     """
 
     block: Shape
@@ -76,13 +73,9 @@ class Overlapping:
 
 @dataclass(frozen=True)
 class Passes:
-    """The blocks of each pass, and the chunks of what is stored between two passes.
+    """The axes along which the blocks of each pass are whole, and their shape.
 
-    Attributes:
-        axes: along which the blocks of a pass are whole.
-        blocks: shape of the blocks of each pass.
-        between: shape of the chunks between a pass and the next.
-        workers: how many blocks are worked on at once.
+    ``between`` is the shape of the chunks that are stored between a pass and the next.
     """
 
     axes: tuple[tuple[int, ...], ...]
@@ -94,15 +87,9 @@ class Passes:
 def overlapping(
     shape: Shape, chunk: Shape, halo: Sequence[int], room: Room, of_halo: int, of_block: int
 ) -> Overlapping:
-    """Plan blocks with a halo.
+    """Plan blocks with a halo, made of whole chunks.
 
-    Args:
-        shape: of the volume.
-        chunk: of the map's chunks; a block is made of whole ones.
-        halo: voxels around a block, along each axis.
-        room: what may be taken.
-        of_halo: bytes for each voxel of the block with its halo.
-        of_block: bytes more for each voxel of the block itself.
+    A voxel of the block with its halo takes ``of_halo`` bytes, one of the block itself ``of_block`` more.
 
     Raises:
         ValueError: not even one chunk fits.
@@ -130,11 +117,11 @@ def passes(
     of_first: int,
     of_last: int,
 ) -> Passes:
-    """Plan the passes of the exact map.
+    """Plan the passes of the exact map; blocks of the last one are made of whole chunks.
 
     Args:
         shape: of the volume.
-        chunk: of the map's chunks; a block of the last pass is made of whole ones.
+        chunk: of the map's chunks.
         groups: the axes of each pass, for a number of voxels that a block may hold.
         room: what may be taken.
         of_first: bytes for each voxel of a block in the passes before the last.

@@ -33,14 +33,7 @@ Write: TypeAlias = "Callable[[Part, Array], None]"
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels that are read block by block.
-
-    Attributes:
-        read: gives booleans or integers for a tuple of slices.
-        shape: of the volume.
-        dtype: of the labels.
-        chunk_bytes: of what is decoded at once to read one voxel.
-    """
+    """Labels that are read block by block; ``chunk_bytes`` are decoded at once to read one voxel."""
 
     read: Callable[[Part], Array]
     shape: tuple[int, ...]
@@ -97,11 +90,7 @@ class Stream:
         self.plan = self._planned(is_named=backend != "auto")
 
     def census(self) -> Census:
-        """Count the voxels of each class; every label is read once.
-
-        Raises:
-            FileError: the labels cannot be read.
-        """
+        """Count the voxels of each class; every label is read once."""
         settings = self._settings
         found = Census(0, dict.fromkeys(self._values, 0))
 
@@ -118,18 +107,9 @@ class Stream:
         return found
 
     def write(self, out: Any, census: Census, scratch: Path) -> Extent:
-        """Compute the map.
+        """Compute the map into a zarr array ``[*S]`` or ``[K, *S]``, and return its extent.
 
-        Args:
-            out: the zarr array ``[*S]``, or ``[K, *S]``, in chunks of ``chunk`` and one class.
-            census: what the labels hold.
-            scratch: a directory for what stands between two passes; it is removed.
-
-        Returns:
-            The smallest and the largest distance.
-
-        Raises:
-            FileError: the labels cannot be read.
+        What stands between two passes goes to the directory ``scratch``, which is removed.
         """
         extent = Extent()
         for number, value in enumerate(self._values):

@@ -16,12 +16,9 @@ _FEW_CLASSES = 32
 
 @dataclass
 class Census:
-    """How many voxels each class has.
+    """How many voxels are not ignored, and how many of them each class has (None: the mask).
 
-    Attributes:
-        voxels: how many are not ignored.
-        inside: how many of them each class has; under None for a mask.
-        negative: how many of them hold negative labels, which are outside of a mask; 0 with classes.
+    ``negative`` counts negative labels, which are outside of a mask; it is 0 with classes.
     """
 
     voxels: int
@@ -69,12 +66,7 @@ class Census:
 
 @dataclass
 class Extent:
-    """The finite distances of a map.
-
-    Attributes:
-        low: the smallest; ``inf`` where there is none.
-        high: the largest; ``-inf`` where there is none.
-    """
+    """The smallest and largest finite distance of a map; ``inf`` and ``-inf`` where there is none."""
 
     low: float = math.inf
     high: float = -math.inf

@@ -16,7 +16,7 @@ from dask.graph_manipulation import clone
 from fastsdm import _conventions, _files, _validate
 from fastsdm._settings import MapSettings
 from fastsdm._types import Convention
-from fastsdm.data._patch_map import patch_halo, signed_distance_patch
+from fastsdm.data._patch_map import patch_block, patch_halo, signed_distance_patch
 from fastsdm.integrations._passes import ClassPasses, cut
 
 __all__ = ["signed_distance"]
@@ -107,16 +107,10 @@ def _limited(labels: da.Array, options: dict[str, Any]) -> da.Array:
     for index in product(*map(range, labels.numblocks)):
         first = [starts[axis][i] for axis, i in enumerate(index)]
         size = tuple(labels.chunks[axis][i] for axis, i in enumerate(index))
-        low = [max(a - margin, 0) for a, margin in zip(first, halo, strict=True)]
-        high = [
-            min(a + n + margin, whole)
-            for a, n, margin, whole in zip(first, size, halo, labels.shape, strict=True)
-        ]
-        block = labels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        place = patch_block(first, size, halo, labels.shape)
         # As one chunk: the pieces are put together by the worker that computes the patch.
-        inside = tuple(a - b for a, b in zip(first, low, strict=True))
-        whole_block = block.rechunk(block.shape).to_delayed().item()
-        blocks[index] = da.from_delayed(make(whole_block, inside, size), size, options["dtype"])
+        block = labels[place.slices].rechunk(place.shape).to_delayed().item()
+        blocks[index] = da.from_delayed(make(block, place.offset, size), size, options["dtype"])
     return da.block(blocks.tolist())
 
 

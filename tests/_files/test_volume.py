@@ -75,7 +75,7 @@ def test_rounding_of_a_rotated_affine_leaves_equal_sizes_equal(tmp_path: Path) -
 
 @pytest.mark.parametrize("size", [0, np.nan, np.inf])
 def test_sizes_that_are_none_are_refused(tmp_path: Path, size: float) -> None:
-    path = with_pixdim(nifti(tmp_path / "a.nii", None), size, 1, 1)
+    path = with_pixdim(nifti(tmp_path / "a.nii", TWO_MM, qform=0, sform=0), size, 1, 1)
     with pytest.raises(_files.FileError, match=f"positive and finite, the file holds {size:g} x 1 x 1; --sp"):
         _files.open_volume(path)
 
@@ -154,9 +154,8 @@ def test_an_npz_brings_its_spacing(tmp_path: Path) -> None:
 
 def test_a_map_that_was_written_is_read_with_its_spacing(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", labels=LABELS, spacing=[0.5, 1, 2])
-    _files.write_map(
-        tmp_path / "b.npz", LABELS / 2, _files.open_volume(tmp_path / "a.npz"), MapSettings.of({})
-    )
+    opened = _files.open_volume(tmp_path / "a.npz")
+    _files.write_map(tmp_path / "b.npz", LABELS / 2, opened, MapSettings.of({}))
     again = _files.open_volume(tmp_path / "b.npz")
     assert again.spacing == (0.5, 1, 2)
     np.testing.assert_array_equal(again.read(), LABELS / 2)

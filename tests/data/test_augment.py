@@ -339,7 +339,7 @@ def test_devices_agree() -> None:
         ({"spacing": (1.0, 0.0, 1.0)}, ValueError, "spacing: must be positive"),
         ({"size": (64.0, 64.0, 64.0)}, TypeError, r"size: must be an integer, got 64\.0"),
         ({"size": 64}, TypeError, "size: must be a sequence of numbers, got 64"),
-        ({"halo": 1.0}, TypeError, r"halo: must be a sequence of numbers, got 1\.0"),
+        ({"halo": 1.0}, TypeError, r"halo: must be an integer, got 1\.0"),
         ({"halo": True}, TypeError, "halo: must be a sequence of numbers, got True"),
         ({"flip": "x"}, TypeError, "flip: must be a sequence of numbers, got 'x'"),
         ({"flip": [None] * 3}, TypeError, "flip: must be a number, got None"),
