@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ import torch
 from fastsdm import _validate
 from fastsdm._arrays import above_zero
 from fastsdm._types import SpacingLike
-from fastsdm.losses._base import DistanceMapLoss
+from fastsdm.losses._base import Batch, DistanceMapLoss
 from fastsdm.losses._reduction import fitting_weights
 from fastsdm.losses._surface import GeneralizedSurfaceLoss
-from fastsdm.targets._components import boxes, component_cells, component_weights
+from fastsdm.targets._components import component_cells, component_weights
 
 
 class ComponentwiseLoss(torch.nn.Module):
@@ -123,33 +124,20 @@ class ComponentwiseLoss(torch.nn.Module):
         )
         masks = truth.masks()
         classes = masks.shape[1]
-        cells = component_cells(masks.flatten(0, 1), rows.repeat_interleave(classes, dim=0), self.backend)
-        ignored = torch.zeros_like(masks[:, :1]) if truth.ignored is None else truth.ignored
-        ignored = ignored.expand_as(masks)
-        weights = None if loss.class_weights is None else fitting_weights(loss.class_weights, masks)
-        one_cell = copy.copy(loss)
-        one_cell.reduction = "none"
-        channels = loss._channels(input.shape[1])
-        values = []
-        for index, cell in enumerate(cells):
-            sample, column = divmod(index, classes)
-            own = []
-            for number, box in list(boxes(cell)) or [(0, (slice(None),) * ndim)]:
-                part: tuple[slice, ...] = (slice(sample, sample + 1), slice(None), *box)
-                outside = torch.ones_like(input[part], dtype=torch.bool)
-                here = (cell[box] == number).to(input.device)
-                outside[0, channels[column]] = ~here | ignored[sample, column][box]
-                found = one_cell(
-                    input[part],
-                    target[part] if target.ndim == input.ndim else target[(part[0], *box)],
-                    spacing=rows[sample],
-                    distance_map=maps[part],
-                    ignore_mask=outside,
-                    class_weights=weights if weights is None or weights.ndim == 1 else weights[sample],
-                )
-                own.append(found.flatten()[column])
-            values.append(torch.stack(own).mean())
-        return torch.stack(values).reshape(batch, classes)
+        numbers = component_cells(masks.flatten(0, 1), rows.repeat_interleave(classes, dim=0), self.backend)
+        counts = numbers.flatten(1).amax(dim=1).clamp_(min=1).view(batch, 1, classes)
+        most = int(counts.max())
+        cells = (numbers - 1).clamp_(min=0).view(masks.shape).to(input.device)
+        by_cell = copy.copy(loss)
+        by_cell.reduction = "none"
+        found = by_cell._value(
+            Batch(
+                loss._activated(input, truth), replace(truth, cells=cells, cell_count=most), rows, maps, None
+            )
+        ).view(batch, most, classes)
+        exists = torch.arange(most).view(1, -1, 1) < counts
+        values = found.masked_fill(~exists.to(input.device), 0).sum(dim=1) / counts[:, 0].to(input.device)
+        return values if loss.class_weights is None else values * fitting_weights(loss.class_weights, masks)
 
     def _by_weights(
         self, input: torch.Tensor, target: torch.Tensor, spacing: SpacingLike | None

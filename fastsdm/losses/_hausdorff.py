@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch.nn.functional import mse_loss
 
 from fastsdm import _validate
@@ -70,11 +72,28 @@ class HausdorffDTLoss(DistanceMapLoss):
         """Maps of bool masks ``[n, B, K, *S]`` of the batch's samples, in one call."""
         count, samples, ndim = len(masks), masks.shape[1], masks.ndim - 3
         spacing, ignored = batch.spacing, batch.truth.ignored
+        if batch.truth.cells is not None:
+            return self._maps_in_cells(masks, batch.truth, _validate.spacing_rows(spacing, (samples,), ndim))
         if torch.compiler.is_compiling() or _validate.spacing_row(spacing, ndim) is None:
             spacing = _validate.spacing_rows(spacing, (samples,), ndim).repeat(count, 1)
         if ignored is not None:
             ignored = ignored.repeat(count, *(1 for _ in ignored.shape[1:]))
         return self._distances(masks.flatten(0, 1), None, ignored, spacing).view(masks.shape)
+
+    def _maps_in_cells(self, masks: torch.Tensor, truth: Target, rows: torch.Tensor) -> torch.Tensor:
+        """The same, each cell as if it were the volume; ``rows`` is the spacing of each sample."""
+        assert truth.cells is not None
+        maps = torch.zeros(masks.shape, dtype=torch.float32, device=masks.device)
+        for place in np.ndindex(*masks.shape[:3]):
+            sample, cells = place[1], truth.cells[place[1:]]
+            for number, box in enumerate(ndimage.find_objects(cells.cpu().numpy() + 1)):
+                elsewhere = cells[box] != number
+                if truth.ignored is not None:
+                    elsewhere |= truth.ignored.expand(masks.shape[1:])[place[1:]][box]
+                inside = masks[place][box] & ~elsewhere
+                found = self._distances(inside[None, None], None, elsewhere[None, None], rows[sample])
+                maps[place][box] += found[0, 0]
+        return maps
 
     def _sum_of_powers(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the sum of the powers of two maps ``[2, B, K, *S]``; overwrites them."""

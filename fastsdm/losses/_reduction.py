@@ -14,9 +14,31 @@ from fastsdm.losses._target import Target
 _LONGEST_DOT = 2**31 - 1
 
 
+def voxel_sum(values: torch.Tensor, truth: Target) -> torch.Tensor:
+    """Sum over the voxels, ``[B, K]``; if the target has cells, over those of each cell, ``[B * N, K]``."""
+    if truth.cells is None:
+        return values.flatten(2).sum(dim=2)
+    batch, classes = values.shape[:2]
+    count = truth.cell_count
+    samples = torch.arange(batch, device=values.device).view(-1, 1, 1)
+    columns = torch.arange(classes, device=values.device).view(1, -1, 1)
+    places = (samples * count + truth.cells.flatten(2)) * classes + columns
+    # One float32 added to another, voxel by voxel, would lose digits; MPS has no float64.
+    precise = values if values.device.type == "mps" else values.double()
+    sums = precise.new_zeros(batch * count * classes).index_add(0, places.flatten(), precise.flatten())
+    return sums.to(values.dtype).view(batch * count, classes)
+
+
 def voxel_mean(values: torch.Tensor, truth: Target) -> torch.Tensor:
-    """Mean over the voxels that are not ignored, ``[B, K]``; ``values`` must be 0 where they are."""
-    sums, voxels = values.flatten(2).sum(dim=2), math.prod(values.shape[2:])
+    """Mean over the voxels that are not ignored, else like :func:`voxel_sum`.
+
+    ``values`` must be 0 where voxels are ignored.
+    """
+    sums = voxel_sum(values, truth)
+    if truth.cells is not None:
+        counted = torch.ones_like(values) if truth.ignored is None else (~truth.ignored).expand_as(values)
+        return sums / voxel_sum(counted.to(sums.dtype), truth).clamp_(min=1)
+    voxels = math.prod(values.shape[2:])
     if truth.ignored is None:
         return sums / voxels
     return sums / (voxels - truth.ignored.flatten(2).sum(dim=2)).clamp_(min=1)

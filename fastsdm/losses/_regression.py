@@ -10,7 +10,7 @@ from torch.nn.functional import l1_loss
 from fastsdm.losses._base import Batch, DistanceMapLoss
 from fastsdm.losses._constructor import documented
 from fastsdm.losses._options import LossOptions
-from fastsdm.losses._reduction import voxel_mean
+from fastsdm.losses._reduction import voxel_mean, voxel_sum
 
 
 @documented
@@ -36,13 +36,9 @@ class SDMRegressionLoss(DistanceMapLoss):
         if truth.ignored is not None:  # of tanh 0 is 0, of other activations perhaps not
             prediction = prediction.masked_fill(truth.ignored, 0)
         l1 = voxel_mean(l1_loss(prediction, maps, reduction="none"), truth)
-        overlap = _voxel_sum(prediction * maps)
+        overlap = voxel_sum(prediction * maps, truth)
         # At least half of the two sums of squares, so it vanishes only where both maps do. (A norm would be
         # one pass, but torch adds its squares up in float32 without compensation on the CPU.)
-        extent = overlap + _voxel_sum(prediction.square()) + _voxel_sum(maps.square())
+        extent = overlap + voxel_sum(prediction.square(), truth) + voxel_sum(maps.square(), truth)
         product = -overlap / torch.where(extent > 0, extent, torch.ones_like(extent))
         return self._reduced(l1 + product, batch.weights)
-
-
-def _voxel_sum(values: torch.Tensor) -> torch.Tensor:
-    return values.flatten(2).sum(dim=2)

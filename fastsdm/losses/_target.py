@@ -25,11 +25,16 @@ class Target:
         values: a label map ``[B, *S]``, or one channel per class ``[B, K, *S]``, inside above 0.5.
         classes: the K label values of a label map; None with one channel per class.
         ignored: bool ``[B, 1, *S]`` or ``[B, K, *S]``, the voxels to leave out; or None.
+        cells: int64 ``[B, K, *S]``, for losses that are computed in parts of the volume: the part of each
+            voxel, from 0 to ``cell_count - 1``; or None.
+        cell_count: of a sample and class, at most.
     """
 
     values: torch.Tensor
     classes: Sequence[int] | None
     ignored: torch.Tensor | None
+    cells: torch.Tensor | None = None
+    cell_count: int = 1
 
     @property
     def ignored_throughout(self) -> torch.Tensor | None:

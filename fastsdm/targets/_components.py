@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
@@ -78,8 +77,3 @@ def component_cells(masks: torch.Tensor, spacing: torch.Tensor, backend: str = "
         ndimage.label(mask, connected, output=numbers)
     filled = nearest_label(torch.from_numpy(labels), spatial_dims=ndim, spacing=spacing, backend=backend)
     return filled.long()
-
-
-def boxes(cells: torch.Tensor) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Yield the number of every cell of a volume ``[*S]`` and the box that holds it."""
-    yield from enumerate(ndimage.find_objects(cells.numpy()), start=1)

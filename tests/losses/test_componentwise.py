@@ -43,16 +43,24 @@ LOSSES = {
     "log hausdorff": lambda **options: losses.LogHausdorffDTLoss(
         sigmoid=True, include_background=True, **options
     ),
+    "one-sided hausdorff": lambda **options: losses.HausdorffDTLoss(
+        sigmoid=True, include_background=True, one_sided=True, **options
+    ),
+    "regression": lambda **options: losses.SDMRegressionLoss(other_act=torch.tanh, normalize=None, **options),
 }
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 0.7, 1.1)])
+@pytest.mark.parametrize("with_ignored", [False, True])
 @pytest.mark.parametrize("name", LOSSES)
-def test_equal_to_the_loss_of_every_cell(name, spacing) -> None:
+def test_equal_to_the_loss_of_every_cell(name, spacing, with_ignored) -> None:
     loss = LOSSES[name](reduction="none")
     given, target = prediction(), masks()
-    got = losses.ComponentwiseLoss(loss)(given, target, spacing=spacing)
-    maps = loss.target_map(target, 2, spacing=spacing)
+    unknown = torch.rand(2, 1, *SHAPE, generator=torch.Generator().manual_seed(1)) < 0.1 * with_ignored
+    mask = unknown if with_ignored else None
+    got = losses.ComponentwiseLoss(loss)(given, target, spacing=spacing, ignore_mask=mask)
+    maps = loss.target_map(target, 2, spacing=spacing, ignore_mask=mask)
+    target = target.masked_fill(unknown, 0)
     assert got.shape == (2, 2)
     for sample in range(2):
         for channel in range(2):
@@ -60,7 +68,7 @@ def test_equal_to_the_loss_of_every_cell(name, spacing) -> None:
             values = []
             for number in cells.unique().tolist():
                 ignored = torch.ones(2, 2, *SHAPE, dtype=torch.bool)
-                ignored[sample, channel] = cells != number
+                ignored[sample, channel] = (cells != number) | unknown[sample, 0]
                 values.append(
                     loss(given, target, spacing=spacing, distance_map=maps, ignore_mask=ignored)
                     .reshape(2, 2)[sample, channel]
