@@ -1,4 +1,4 @@
-"""Numpy and cupy arrays in and out: every layer below sees torch tensors only."""
+"""Conversion of numpy and cupy arrays from and to torch tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ArrayT = TypeVar("ArrayT")
 
 
 class _Writable:
-    """Lends a read-only numpy buffer as a writable one, which torch insists on; nothing writes to it."""
+    """Shows a read-only numpy buffer as writable, which torch requires; nothing writes to it."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         interface = dict(array.__array_interface__)
@@ -23,7 +23,7 @@ class _Writable:
 
 
 def as_tensor(array: object, name: str) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
-    """The array as a torch tensor, without a copy where possible, and the way back to its own kind.
+    """Return the array as a torch tensor, without a copy if possible, and a function that converts back.
 
     Raises:
         TypeError: neither a torch tensor, nor a numpy array, nor a cupy array.
@@ -45,10 +45,10 @@ def as_tensor(array: object, name: str) -> tuple[torch.Tensor, Callable[[torch.T
 
 
 def tensor_from_numpy(array: np.ndarray[Any, Any], name: str) -> torch.Tensor:
-    """A tensor over the array's memory; a copy only of what torch cannot address in place.
+    """Return a tensor that shares the array's memory; a copy if torch cannot address it.
 
     Raises:
-        TypeError: a dtype that torch has no counterpart of.
+        TypeError: a dtype that torch does not have.
     """
     array = np.asarray(array)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
@@ -71,7 +71,7 @@ def above_zero(labels: torch.Tensor, out: torch.Tensor | None = None) -> torch.T
 
 
 def _with_metadata(source: Any, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor as MONAI's kind of tensor, with the affine and all else that the source knows."""
+    """Return the tensor as a MetaTensor of MONAI, with the metadata of ``source``."""
     labelled: torch.Tensor = tensor.as_subclass(type(source)).copy_meta_from(source)
     return labelled
 

@@ -1,4 +1,4 @@
-"""From the plain map to the one that was asked for: empty policy, shift, clamp. Works in place."""
+"""Shift, fill and clamp a plain map, in place."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from fastsdm._backends.contract import Finish, SpacingRows
 
 # On the CPU the steps run over pieces that stay in the cache; an accelerator takes the whole map at once.
 _CPU_PIECE = 1 << 18
-#: As a share of the shift: a shifted distance up to it is rounding, and becomes 0. On every backend the same.
+#: Shifted distances up to this share of the shift are rounding errors and become 0, on every backend.
 RESIDUE = 2.0**-21
 
 
 def voxel_shift(convention: str, spacing: Sequence[float]) -> float:
-    """By how much the convention moves a distance: ``h = min(spacing)``, ``1``, ``h/2`` or 0."""
+    """Return what the convention subtracts from a distance: ``h = min(spacing)``, ``1``, ``h/2`` or 0."""
     h = min(spacing)
     return {"kervadec": h, "kervadec-literal": 1.0, "midline": h / 2, "plain": 0.0}[convention]
 
 
 @lru_cache(maxsize=256)
 def search_limit(convention: str, spacing: SpacingRows, max_distance: float | None) -> float | None:
-    """How far a backend must look so that the shifted map is right up to ``max_distance``."""
+    """Return how far a backend must search so that the shifted map is right up to ``max_distance``."""
     if max_distance is None or len(spacing) == 0:
         return max_distance
     shift = max(voxel_shift(convention, row) for row in spacing)
-    return shift + max(max_distance, 2 * RESIDUE * shift)  # what is cut to the limit is beyond rounding
+    return shift + max(max_distance, 2 * RESIDUE * shift)  # a clamped distance is more than rounding
 
 
 def finish(
@@ -39,13 +39,13 @@ def finish(
     shape: tuple[int, ...],
     max_distance: float | None,
 ) -> Finish:
-    """What has to be done to a plain map.
+    """Return the steps from a plain map to the result.
 
     Args:
         convention: see docs/conventions.md.
-        empty: what a class without inside or outside voxels reads; ``"raise"`` counts as ``"inf"``.
+        empty: value for a class without inside or outside voxels; ``"raise"`` counts as ``"inf"``.
         spacing: one row for all samples, or one per sample.
-        shape: of the volume whose diagonal ``empty="max"`` stands for.
+        shape: of the volume; ``empty="max"`` uses its diagonal.
         max_distance: the result lies in ``[-max_distance, max_distance]``.
     """
     return _finish(convention, empty, spacing, tuple(shape), max_distance)
@@ -59,7 +59,7 @@ def _finish(
     shape: tuple[int, ...],
     max_distance: float | None,
 ) -> Finish:
-    missing = [math.inf] * len(spacing)  # whatever the limit is, it cuts that too
+    missing = [math.inf] * len(spacing)  # clamped to the limit, if there is one
     if empty == "zero":
         missing = [0.0] * len(spacing)
     elif empty == "max" and max_distance is None:
@@ -78,7 +78,7 @@ def apply_(plain: torch.Tensor, how: Finish) -> torch.Tensor:
     for sample, shift, missing in zip(parts, how.shifts, how.missing, strict=True):
         for piece in _pieces(sample):
             _shift_(piece, float(np.float32(shift)), how.both_sides)
-            # The shift leaves infinities alone, so they still tell an empty class.
+            # After the shift an empty class is still infinite.
             if missing < math.inf:
                 piece.nan_to_num_(posinf=missing, neginf=-missing)
             if how.limit < math.inf:
@@ -87,7 +87,7 @@ def apply_(plain: torch.Tensor, how: Finish) -> torch.Tensor:
 
 
 def _shift_(piece: torch.Tensor, shift: float, both_sides: bool) -> None:
-    if both_sides:  # by half a voxel: no distance is that small, so there is no residue
+    if both_sides:  # every distance is larger than half a voxel: no residue
         piece.sub_(piece.sign(), alpha=shift)
     elif shift:
         inside = piece < 0

@@ -1,4 +1,4 @@
-"""A distance map that remembers how it was made."""
+"""A distance map that keeps the settings it was made with."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fastsdm._settings import MapSettings
 class DistanceMap(torch.Tensor):
     """A tensor of distances with the settings that made it.
 
-    What :func:`fastsdm.prefetch` and :class:`fastsdm.data.PatchDataset` hand over. The losses compare its
-    settings with their own and refuse a map that was made with others. Moving, copying, converting, pinning
-    and stacking (as a ``DataLoader`` does, in workers too) keep the settings; every other operation returns a
-    plain tensor, which losses take as it is.
+    :func:`fastsdm.prefetch` and :class:`fastsdm.data.PatchDataset` return it. The losses refuse a map whose
+    settings differ from their own. Moving, copying, converting, pinning and stacking (as a ``DataLoader``
+    does, in workers too) keep the settings. Every other operation returns a plain tensor, which the losses
+    do not check.
 
     Attributes:
-        settings: how it was made.
+        settings: with which the map was made.
     """
 
     settings: MapSettings
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
-        """A copy that keeps the settings; torch copies no subclass by itself."""
+        """Return a copy with the settings; torch cannot deep-copy a subclass."""
         settings = getattr(self, "settings", None)
         copied = copy.deepcopy(forget(self), memo)
         memo[id(self)] = copied = copied if settings is None else remember(copied, settings)
@@ -41,7 +41,7 @@ class DistanceMap(torch.Tensor):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run an operation on plain tensors and pass the settings on where they still hold."""
+        """Run an operation on plain tensors; keep the settings if they still describe the result."""
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
@@ -73,19 +73,19 @@ _KEEP_SETTINGS = frozenset(
 
 
 def remember(maps: torch.Tensor, settings: MapSettings) -> DistanceMap:
-    """The same tensor, knowing how it was made."""
+    """Return the same tensor with settings."""
     known = maps.as_subclass(DistanceMap)
     known.settings = settings
     return known
 
 
 def forget(maps: torch.Tensor) -> torch.Tensor:
-    """The plain tensor beneath."""
+    """Return the same tensor without settings."""
     return maps.as_subclass(torch.Tensor) if isinstance(maps, DistanceMap) else maps
 
 
 def _stacked(parts: Sequence[MapSettings | None]) -> MapSettings | None:
-    """The settings of a batch of maps; None where they differ in more than their voxel size."""
+    """Return the settings of a batch of maps; None if they differ in more than their voxel size."""
     first = parts[0]
     if first is None or any(part is None or replace(part, spacing=first.spacing) != first for part in parts):
         return None

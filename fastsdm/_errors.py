@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BackendUnavailableError(RuntimeError):
-    """A backend that was asked for cannot run; the message gives the reason and the fix."""
+    """A named backend cannot run; the message gives the reason and the fix."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"backend '{name}' is unavailable: {reason}")

@@ -1,4 +1,4 @@
-"""Distances within instances: every label is a region of its own."""
+"""Distances within instances."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def instance_distance(
 ) -> ArrayT:
     """Compute the distance of every voxel to the nearest voxel of another label.
 
-    All instances are measured in one pass, however many there are, and touching instances are kept apart.
-    The result is what a distance transform of each instance alone would give, put together.
+    All instances are measured in one pass, and touching instances stay separate. In each instance the result
+    equals the distance transform of that instance alone.
 
     Args:
         labels: torch tensor, numpy array or cupy array of shape ``[..., *S]``: an integer per instance, where
@@ -35,10 +35,9 @@ def instance_distance(
         spatial_dims: 2 or 3.
         spacing: voxel size, as in :func:`fastsdm.signed_distance`.
         max_distance: larger distances become ``max_distance``.
-        black_border: whether another label lies beyond the volume, so that no distance is larger than that
-            to the first voxel past the border. By default distances are measured to voxels in the volume
-            only, also in an instance that the border cuts.
-        background: label whose voxels are 0 in the result, and another label to every instance.
+        black_border: whether everything beyond the volume is another label. A distance is then at most that
+            to the first voxel past the border. By default distances are measured within the volume only.
+        background: label whose voxels are 0 in the result. Instances are measured to it, too.
         backend: ``"auto"``, ``"native"`` or ``"scipy"`` on the CPU, ``"torch"`` on any device.
 
     Returns:
@@ -48,7 +47,7 @@ def instance_distance(
     Raises:
         TypeError: an argument of a type that cannot be used.
         ValueError: an argument out of its range; the message names argument, rule and value.
-        BackendUnavailableError: the backend asked for cannot run, or no backend does this on that device.
+        BackendUnavailableError: the named backend cannot run, or cannot measure instances on that device.
     """
     tensor, restore = as_tensor(labels, "labels")
     spatial_dims = _validate.spatial_dims(spatial_dims)

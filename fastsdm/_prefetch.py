@@ -1,4 +1,4 @@
-"""A distance map that is computed beside the forward pass."""
+"""Distance maps computed during the forward pass."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Prefetched(Generic[ArrayT]):
-    """A map under way; the losses take it as ``distance_map``.
+    """A map that is being computed; the losses take it as ``distance_map``.
 
     Attributes:
-        settings: how it is made.
+        settings: of the map.
     """
 
     def __init__(self, finished: Callable[[], ArrayT], settings: MapSettings) -> None:
@@ -32,14 +32,14 @@ class Prefetched(Generic[ArrayT]):
         self.settings = settings
 
     def result(self) -> ArrayT:
-        """The map, as :func:`fastsdm.signed_distance` would have returned it; the same one on every call.
+        """Return the map, as :func:`fastsdm.signed_distance` would; the same one on every call.
 
-        A tensor remembers how it was made, so that a loss with other settings refuses it. On CUDA the host
-        does not wait: the current stream does. Elsewhere a map that the worker thread has not begun yet is
-        made here.
+        A torch tensor keeps its settings, so that a loss with other settings refuses it. On CUDA the current
+        stream waits for the map, not the host. Elsewhere this call computes the map if the worker thread has
+        not begun it.
 
         Raises:
-            Exception: whatever :func:`fastsdm.signed_distance` raised.
+            Exception: the error of :func:`fastsdm.signed_distance`.
         """
         maps = self._finished()
         if not isinstance(maps, torch.Tensor):
@@ -55,16 +55,14 @@ _OPTIONS = frozenset(MapOptions.__annotations__)
 def prefetch(target: ArrayT, **options: Unpack[MapOptions]) -> Prefetched[ArrayT]:
     """Start the signed distance map of a target and return at once.
 
-    Call it before the forward pass and hand the result to the loss; ``loss.prefetch`` does so with the loss's
-    own settings. It helps where the map takes far longer than the few microseconds of the hand-over: large
-    volumes on the CPU while the network runs on a GPU, or cuCIM. It does not help a step that is limited by
-    the host.
+    Call it before the forward pass and pass the result to the loss as ``distance_map``. ``loss.prefetch``
+    does the same with the loss's own settings. It helps if the map takes much longer than the few
+    microseconds that prefetching costs: large volumes on the CPU while the network runs on a GPU, or cuCIM.
+    It does not help a step that is limited by the host.
 
-    On CUDA the map is computed on a second stream, after everything queued on the current stream so far;
-    elsewhere by a worker thread. With ``"auto"`` the backend is the one that :func:`fastsdm.use_backend` has
-    chosen when this function is called.
-
-    The target must not be written to before ``result()`` has been called; it may be freed.
+    On CUDA a second stream computes the map, after everything queued on the current stream so far; elsewhere
+    a worker thread does. With ``"auto"`` a choice by :func:`fastsdm.use_backend` counts at the time of this
+    call. Do not write to the target before ``result()`` was called; it may be freed.
 
     Args:
         target: as in :func:`fastsdm.signed_distance`.
@@ -72,7 +70,7 @@ def prefetch(target: ArrayT, **options: Unpack[MapOptions]) -> Prefetched[ArrayT
             device on CUDA.
 
     Returns:
-        A handle whose ``result()`` hands the map over, or raises what went wrong.
+        An object whose ``result()`` returns the map, or raises the error of its computation.
 
     Raises:
         TypeError: an argument that :func:`fastsdm.signed_distance` does not have.
@@ -88,13 +86,7 @@ def prefetch(target: ArrayT, **options: Unpack[MapOptions]) -> Prefetched[ArrayT
 
 
 def start(mapped: Callable[..., Any], target: ArrayT, settings: MapSettings) -> Prefetched[ArrayT]:
-    """Start a map beside what the caller does next.
-
-    Args:
-        mapped: makes the map of a target.
-        target: torch tensor, numpy array or cupy array.
-        settings: how ``mapped`` makes it.
-    """
+    """Start ``mapped(target)`` on a second stream or a worker thread; ``settings`` are those of the map."""
     if _is_on_cuda(target):
         return _on_side_stream(mapped, target, settings)
     return Prefetched(submit(mapped, target).result, settings)
@@ -106,7 +98,7 @@ def _on_side_stream(
     labels, restore = as_tensor(target, "target")
     side = _side_stream(labels.device)
     side.wait_stream(torch.cuda.current_stream(labels.device))
-    # Both allocations outlive their use on the other stream: the target's here, the map's when handed over.
+    # The allocator must keep the target's memory until the side stream has used it.
     labels.record_stream(side)
     maps: torch.Tensor | None = None
     failed: Exception | None = None
@@ -117,7 +109,7 @@ def _on_side_stream(
             failed = error
     ready = side.record_event()
 
-    # The memory of another library's array is not torch's to keep: a reference to it does, in the handle.
+    # record_stream cannot keep another library's array alive; a reference in the result does.
     kept = None if isinstance(target, torch.Tensor) else target
     seen: list[Any] = []  # streams that wait for the map already
 

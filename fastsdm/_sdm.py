@@ -35,11 +35,11 @@ def signed_distance(
     the boundary loss (Kervadec et al., Medical Image Analysis 67, 2021, doi:10.1016/j.media.2020.101851).
 
     Args:
-        target: torch tensor, numpy array or cupy array of shape ``[..., *S]``, bool or any integer dtype,
-            where ``S`` is the last ``spatial_dims`` axes. With ``classes=None`` a mask: inside are integers
-            above 0 and floats above 0.5. With ``classes``, floats within 0.001 of a whole number are rounded
-            to it. On the CPU NaN and other values are refused; elsewhere, and under ``torch.vmap`` and
-            ``torch.compile``, values are not checked.
+        target: torch tensor, numpy array or cupy array of shape ``[..., *S]``, where ``S`` is the last
+            ``spatial_dims`` axes. With ``classes=None`` a mask: inside are True, integers above 0 and floats
+            above 0.5. With ``classes`` a label map: booleans, integers, or floats within 0.001 of a whole
+            number, which are rounded. On the CPU NaN and other values are refused; elsewhere, and under
+            ``torch.vmap`` and ``torch.compile``, values are not checked.
         classes: None for a mask; K for the label values 0 to K-1; or the label values themselves.
             Voxels with any other label are outside of all classes.
         spatial_dims: 2 or 3.
@@ -49,17 +49,17 @@ def signed_distance(
             ``"kervadec-literal"`` (``-(d_in - 1)`` whatever the spacing), ``"plain"`` (``-d_in``) or
             ``"midline"`` (``d - h/2`` on both sides).
         empty: value for a class without inside (``+``) or without outside (``-``) voxels: ``"inf"``,
-            ``"zero"``, ``"max"`` (``max_distance``, or else the volume's diagonal); or ``"raise"``, a
-            ``ValueError``, for which the host waits for the device.
-        max_distance: the result is clamped to ``[-max_distance, max_distance]``, infinities included, and
-            backends may stop searching there.
+            ``"zero"``, or ``"max"`` (``max_distance``, or else the volume's diagonal). ``"raise"`` raises a
+            ``ValueError``; the host waits for the device.
+        max_distance: clamp of the result to ``[-max_distance, max_distance]``, infinities included. Backends
+            may stop searching there. None for no clamp.
         ignore_index: label of voxels that are neither inside nor outside of any class. No distance is
             measured to them, and the map is 0 at them. Costs a second map.
-        black_border: whether everything beyond the volume is outside of every class. An inside voxel is then
-            at most as far from the outside as from the first voxel past the border. By default nothing is
-            known beyond the border, and no distance is measured to it. Costs a copy of the labels.
+        black_border: whether everything beyond the volume is outside of every class. A distance inside is
+            then at most that to the first voxel past the border. By default distances are measured within
+            the volume only. Costs a copy of the labels.
         dtype: of the result: float32 (None), float64, float16 or bfloat16. Distances are computed in float32.
-        backend: ``"auto"``, or the name of a backend, which then makes the map or raises.
+        backend: ``"auto"``, or a backend's name; that backend makes the map or raises.
 
     Returns:
         Same kind and device as ``target``: ``[..., *S]`` for a mask, ``[..., K, *S]`` with ``classes``.
@@ -67,7 +67,7 @@ def signed_distance(
     Raises:
         TypeError: an argument of a type that cannot be used.
         ValueError: an argument out of its range; the message names argument, rule and value.
-        BackendUnavailableError: the backend asked for cannot run, with the reason and the fix.
+        BackendUnavailableError: the named backend cannot run; the message gives the reason and the fix.
     """
     labels, restore = as_tensor(target, "target")
     maps = _checked_map(
@@ -108,7 +108,7 @@ def distance_transform(
         spacing: voxel size, as in :func:`signed_distance`.
         max_distance: larger distances become ``max_distance``.
         black_border: whether everything beyond the volume is zero.
-        backend: ``"auto"``, or the name of one.
+        backend: ``"auto"``, or a backend's name.
 
     Returns:
         float32 of the mask's shape, kind and device, in the units of ``spacing``.
@@ -157,25 +157,13 @@ def signed_distance_region(
     dtype: object,
     backend: str,
 ) -> torch.Tensor:
-    """The clamped map of a batch of volumes, cut to a region; cheaper than all of it where a backend can.
+    """Compute the clamped map of volumes ``[B, *S]``, cut to the region from ``start`` of shape ``size``.
 
-    Args:
-        labels: ``[B, *S]``.
-        start: the region's first voxel.
-        size: its shape, 2 or 3 numbers; the region lies inside the volumes.
-        classes: as in :func:`signed_distance`.
-        spacing: as there.
-        convention: as there.
-        max_distance: as there; an empty or full class reads it, too.
-        ignore_index: as there.
-        dtype: as there.
-        backend: as there.
+    Some backends compute only what the region needs. The region must lie inside the volumes. The other
+    arguments are those of :func:`signed_distance`; an absent or full class is ``max_distance`` away.
 
     Returns:
         ``[B, *size]`` for masks, ``[B, K, *size]`` with ``classes``.
-
-    Raises:
-        TypeError, ValueError, BackendUnavailableError: as there.
     """
     return _checked_map(
         labels,
@@ -240,7 +228,7 @@ def _checked_map(
         maps: torch.Tensor = signed_distance_operator(labels, rows, row or [], values, *options)
     else:
         rows = _validate.spacing_rows(spacing, leading, spatial_dims)
-        holding = given if values is None else labels  # a mask that was read has lost the ignored label
+        holding = given if values is None else labels  # integer_labels turns a mask into 0 and 1
         holding = holding.round() if holding.is_floating_point() else holding
         ignored = equal_labels(holding, _validate.integer("ignore_index", ignore_index))
         maps = _with_ignored(labels, ignored.reshape(labels.shape), rows, values, *options)
@@ -269,23 +257,13 @@ def signed_distance_of_masks(
     region: list[int] | None = None,
     black_border: bool = False,
 ) -> torch.Tensor:
-    """The map of masks among ignored voxels, which are neither inside nor outside.
+    """Compute the map of masks with ignored voxels, which are neither inside nor outside.
 
-    Outside of a mask the distance runs to its nearest voxel, and inside of it to the nearest voxel known to
-    be outside: two maps, one with the ignored voxels counted as outside and one with them counted as inside,
-    of which each is right in one of the phases.
-
-    Args:
-        masks: bool ``[B, K, *S]``, False at ignored voxels.
-        ignored: bool ``[B, 1, *S]``.
-        rows: spacing of every sample, ``[B, ndim]`` float64 on the CPU.
-        convention: as in :func:`signed_distance`.
-        empty: as there.
-        max_distance: as there.
-        dtype: of the result.
-        backend: as there.
-        region: first voxel and shape of the part that is wanted.
-        black_border: as there.
+    Outside of a mask the distance runs to its nearest voxel, and inside to the nearest voxel known to be
+    outside. So two maps are made: one with the ignored voxels outside, which is right outside of the mask,
+    and one with them inside, which is right inside. ``masks`` ``[B, K, *S]`` and ``ignored`` ``[B, 1, *S]``
+    are bool, ``masks`` is False at ignored voxels, ``rows`` is the spacing ``[B, ndim]``, and ``region`` the
+    first voxel and the shape of the part to compute. The options are those of :func:`signed_distance`.
 
     Returns:
         ``[B, K, *S]``, 0 at ignored voxels.
@@ -317,7 +295,7 @@ def signed_distance_of_masks(
 
 
 def equal_labels(labels: torch.Tensor, value: int) -> torch.Tensor:
-    """Where the labels have that value; a value that their dtype cannot hold is nowhere."""
+    """Return where the labels have that value: nowhere, if their dtype cannot hold it."""
     if not labels.is_floating_point():
         low, high = _validate.label_range(labels.dtype)
         if not low <= value <= high:  # compared, it would be wrapped into the dtype: -1 would find 255

@@ -1,4 +1,4 @@
-"""The settings of a distance map as one thing: handed on together, and remembered by the maps they made."""
+"""The settings of a distance map, passed on together and stored with the map."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: One row for all samples, or one per sample.
 Rows: TypeAlias = "tuple[tuple[float, ...], ...]"
-#: By how much two lengths may differ and count as the same: files, tensors and numpy hold them as float32.
+#: Relative difference up to which two lengths are equal: one may have been rounded to float32.
 _SAME_LENGTH = 1e-6
 
 
@@ -39,17 +39,13 @@ class MapOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class MapSettings:
-    """How a map is made, or was made.
+    """The settings that make a map; arguments of :func:`fastsdm.signed_distance` where not described.
 
     Attributes:
         classes: label values; None for a mask.
-        spacing: voxel size, one row for all samples or one per sample; None where each call brings its own.
-        convention: as in :func:`fastsdm.signed_distance`.
-        empty: as there; None for a map that knows more than its volume, such as a patch's.
-        max_distance: as there.
-        ignore_index: as there.
-        ignore_mask: whether further voxels were ignored by a mask.
-        black_border: as there.
+        spacing: voxel size, one row for all samples or one per sample; None if each call gives its own.
+        empty: policy for empty classes; None for a patch's map, whose distances come from the whole volume.
+        ignore_mask: whether a mask of further ignored voxels was used.
     """
 
     classes: tuple[int, ...] | None
@@ -63,7 +59,7 @@ class MapSettings:
 
     @classmethod
     def of(cls, options: MapOptions) -> Self:
-        """The settings that keywords of :func:`fastsdm.signed_distance` stand for; checks their values."""
+        """Check keywords of :func:`fastsdm.signed_distance` and return their settings."""
         classes, spacing = options.get("classes"), options.get("spacing", 1.0)
         values = None if classes is None else tuple(_validate.class_values(classes, torch.int64))
         limit = options.get("max_distance")
@@ -93,7 +89,7 @@ class MapSettings:
         return replace(held, ignore_index=_validate.integer("ignore_index", held.ignore_index))
 
     def options(self) -> MapOptions:
-        """The keywords of :func:`fastsdm.signed_distance` that make such a map."""
+        """Return the keywords of :func:`fastsdm.signed_distance` for these settings."""
         assert self.empty is not None
         return {
             "classes": self.classes,
@@ -106,18 +102,17 @@ class MapSettings:
         }
 
     def spacing_like(self) -> SpacingLike:
-        """The voxel size as an argument: a number, one per axis, or one row per sample."""
+        """Return the voxel size as an argument: a number, one per axis, or one row per sample."""
         return _shown(self.spacing)
 
     def with_spacing(self, spacing: SpacingLike) -> Self:
-        """The same with that voxel size."""
+        """Return these settings with another voxel size."""
         return replace(self, spacing=spacing_rows(spacing))
 
     def difference(self, wanted: MapSettings) -> str | None:
-        """Name the first setting that makes other values than ``wanted``, with both; None if none does.
+        """Name the first setting that differs from ``wanted`` and changes values, with both; None if none.
 
-        Args:
-            wanted: what a loss needs. Its classes are not compared: the map's shape says which it holds.
+        Classes are not compared: the loss checks the map's shape.
         """
         pairs: list[tuple[str, Any, Any]] = [
             (name, getattr(self, name), getattr(wanted, name))
@@ -133,14 +128,14 @@ class MapSettings:
     def _same_empty(self, wanted: MapSettings) -> bool:
         if self.empty is None or self.empty == wanted.empty:
             return True
-        if self.max_distance is not None:  # the clamp makes the two the same
+        if self.max_distance is not None:  # after the clamp "inf" and "max" are equal
             return {self.empty, wanted.empty} == {"inf", "max"}
-        # A loss reads the infinities of a map that is handed in as its policy "zero" says.
+        # Under its policy "zero" a loss replaces the infinities of a given map by 0.
         return self.empty == "inf" and wanted.empty == "zero"
 
 
 def check_settings(classes: object, convention: str, empty: str, max_distance: object) -> None:
-    """Raise for settings of a map that no call could use, before there are labels.
+    """Raise for invalid settings of a map, before there are labels.
 
     Raises:
         TypeError, ValueError: the message names argument, rule and value.
@@ -153,13 +148,7 @@ def check_settings(classes: object, convention: str, empty: str, max_distance: o
 
 
 def check_options(function: Callable[..., object], given: Mapping[str, object], options: type) -> None:
-    """Raise TypeError for a keyword that is not among those of a TypedDict.
-
-    Args:
-        function: that was called; the message lists its own keywords too.
-        given: the keywords that it collected.
-        options: the TypedDict.
-    """
+    """Raise TypeError if ``function`` was given a keyword that the TypedDict ``options`` does not have."""
     known = options.__optional_keys__ | options.__required_keys__  # type: ignore[attr-defined]
     for name in given:
         if name not in known:
@@ -171,8 +160,8 @@ def check_options(function: Callable[..., object], given: Mapping[str, object], 
 
 
 def spacing_rows(spacing: SpacingLike) -> Rows:
-    """The voxel size as rows of numbers: ``((1.0,),)`` for one number, else one row, or one per sample."""
-    if isinstance(spacing, float):  # without a tensor: prefetch asks at every call
+    """Return the voxel size as rows: ``((1.0,),)`` for one number, else one row, or one per sample."""
+    if isinstance(spacing, float):  # fast path: prefetch calls this every time
         return ((float(spacing),),)
     tensor = _validate.spacing_tensor(spacing)
     return tuple(map(tuple, tensor.reshape(-1, tensor.shape[-1] if tensor.ndim else 1).tolist()))

@@ -1,4 +1,4 @@
-"""Warnings that point at the line which called fastsdm, whatever the road to them."""
+"""Warnings that point at the line which called fastsdm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _kept = threading.local()
 def warn_caller(message: str) -> None:
     """Warn at the innermost line outside of this package and torch, or keep it (:func:`keep_for_later`).
 
-    Says nothing while torch.compile traces: a graph would break there.
+    Does nothing while torch.compile traces, where a warning would break the graph.
     """
     if torch.compiler.is_compiling():
         return
@@ -31,7 +31,7 @@ def warn_caller(message: str) -> None:
 
 
 def keep_for_later(messages: list[str] | None) -> None:
-    """Collect this thread's warnings there; None for no longer. A worker thread has no caller to point at."""
+    """Append this thread's warnings to a list; None ends that. A worker thread has no caller to name."""
     _kept.messages = messages
 
 

@@ -1,4 +1,4 @@
-"""A thread that runs jobs beside its caller, with as little between the two as Python has."""
+"""A worker thread with a queue and locks, which cost less than a pool of concurrent.futures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastsdm._warn import keep_for_later, warn_caller
 
 
 class Job:
-    """A call that one thread makes: the worker, or whoever asks for its result before the worker began."""
+    """A call made by the worker thread, or by ``result`` if the worker has not begun it."""
 
     __slots__ = ("_call", "_claim", "_done", "_error", "_process", "_result", "_target", "_warnings")
 
@@ -45,22 +45,22 @@ class Job:
         self._done.release()
 
     def run_beside(self) -> None:
-        """The same on the worker thread, whose warnings `result` gives."""
+        """Make the call on the worker thread; :meth:`result` gives its warnings."""
         keep_for_later(self._warnings)
         self.run()
 
     def result(self) -> Any:
-        """What the call returned, or raised; waits for it.
+        """Wait for the call, and return or raise what it did.
 
         Raises:
-            RuntimeError: another process began the call before it forked into this one, and so will end it.
+            RuntimeError: the parent process began the call before it forked this one, so it cannot end here.
         """
-        if torch.is_inference_mode_enabled():  # a map made in it could not be trained with outside of it
+        if torch.is_inference_mode_enabled():  # such a map could not be used in training
             with torch.inference_mode(False):
                 self.run()
         else:
             self.run()
-        if self._process is not _process and self._done.locked():  # it would be waited for for ever
+        if self._process is not _process and self._done.locked():  # it would wait forever
             raise RuntimeError(
                 "prefetch: this process was forked while the map was being made, and does not get it; "
                 "call prefetch in the process that needs the map"
@@ -77,11 +77,11 @@ class Job:
 _jobs: SimpleQueue[Job | None] = SimpleQueue()
 _thread: threading.Thread | None = None
 _starting = threading.Lock()
-_process = object()  # stands for this process, and costs less than asking for its number
+_process = object()  # identifies this process; cheaper than os.getpid
 
 
 def submit(call: Callable[[Any], Any], target: object) -> Job:
-    """Let the worker thread make ``call(target)``; jobs are begun in the order they came."""
+    """Queue ``call(target)`` for the worker thread, which makes the calls in order."""
     job = Job(call, target)
     if _thread is None:
         _start()
@@ -92,7 +92,7 @@ def submit(call: Callable[[Any], Any], target: object) -> Job:
 def _start() -> None:
     global _thread  # noqa: PLW0603
     with _starting:
-        if _thread is not None:  # of two threads, `_stop` would wait for the one that was not told to end
+        if _thread is not None:  # another caller has started it
             return
         thread = threading.Thread(target=_work, args=(_jobs,), name="fastsdm-prefetch", daemon=True)
         thread.start()
@@ -102,18 +102,18 @@ def _start() -> None:
 def _work(jobs: SimpleQueue[Job | None]) -> None:
     while (job := jobs.get()) is not None:
         job.run_beside()
-        del job  # it holds its map until the next one comes
+        del job  # free its map now, not at the next job
 
 
 def _stop() -> None:
-    """Let the thread end before the interpreter does; it may be in the middle of a map."""
+    """End the thread before the interpreter ends; it may be computing a map."""
     if _thread is not None:
         _jobs.put(None)
         _thread.join()
 
 
 def _forget() -> None:
-    """In a forked child: threads do not survive a fork, and one may have held a lock."""
+    """Start anew in a forked child: threads do not survive a fork, and one may have held a lock."""
     global _jobs, _process, _starting, _thread
     _jobs, _process, _starting, _thread = SimpleQueue(), object(), threading.Lock(), None
 

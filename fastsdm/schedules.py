@@ -1,4 +1,4 @@
-"""Weights of a region loss and a boundary loss that change over a training."""
+"""Schedules of the weights of a region loss and a boundary loss."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Schedule:
 
     Attributes:
         steps_taken: number of calls of :meth:`step`.
-        weight_tensors: ``weights`` as two float64 scalars on the CPU, for compiled losses: numbers would be
-            part of the compiled code, so every step would compile again. (So would another batch size after
-            a batch of 2, if this were one tensor of length 2.)
+        weight_tensors: ``weights`` as two float64 scalars on the CPU, for compiled losses. Numbers would be
+            constants of the compiled code, so every step would compile again. One tensor of length 2 would
+            tie its length to a batch of 2, so another batch size would compile again.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Schedule:
 
     @property
     def weights_tensor(self) -> torch.Tensor:
-        """``weight_tensors`` as one, ``[2]``."""
+        """``weight_tensors`` as one tensor, ``[2]``."""
         return torch.stack(self.weight_tensors)
 
     @property
@@ -51,7 +51,7 @@ class Schedule:
         self._go_to(self.steps_taken + 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the weights to those of an epoch, counted from 0, where a checkpoint does not hold the loss.
+        """Set the weights to those of an epoch, counted from 0; for checkpoints without the loss's state.
 
         Raises:
             TypeError: not an integer.
@@ -112,7 +112,7 @@ class Constant(Schedule):
 
 
 class _Ramp(Schedule):
-    """A weight that goes from ``start`` to ``end`` in ``steps`` steps, and stays there."""
+    """A weight that goes from ``start`` to ``end`` in ``steps`` steps, then stays."""
 
     def __init__(
         self, start: float = 0.01, end: float = 1.0, steps: int = 99, shape: Shape = "linear"

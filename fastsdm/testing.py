@@ -1,4 +1,4 @@
-"""What every backend is checked against: phantoms, scipy in float64, the published recipe, tolerances.
+"""Phantoms, the scipy reference in float64, the published recipe, and tolerances.
 
 Used by the test suite, by ``fastsdm check`` and by the benchmarks, which refuse to time a wrong result.
 """
@@ -53,11 +53,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a backend may be from the oracle.
+    """How far a backend may be from the reference.
 
     Attributes:
-        relative: largest error of any voxel, as a share of its true distance ...
-        voxels: ... or in units of the largest spacing, whichever is larger.
+        relative: largest allowed error, as a share of the true distance.
+        voxels: the same in units of the largest spacing. A voxel may have the larger of the two errors.
         share_off: largest share of voxels that differ by more than float32 rounding.
     """
 
@@ -75,7 +75,7 @@ APPROXIMATE = Tolerance(relative=0.01, voxels=1.0, share_off=0.001)
 
 @dataclass(frozen=True)
 class Agreement:
-    """A map against the oracle's: largest absolute and relative error, share of voxels off, the verdict."""
+    """Comparison of a map with the reference: largest errors, share of voxels off, whether it passed."""
 
     max_abs: float
     max_rel: float
@@ -84,7 +84,7 @@ class Agreement:
 
 
 def reference_signed_distance(labels: Array, classes: Sequence[int], spacing: Array) -> Array:
-    """The plain map by scipy in float64.
+    """Compute the plain map by scipy in float64.
 
     Args:
         labels: ``[B, *S]``.
@@ -106,9 +106,9 @@ def reference_signed_distance(labels: Array, classes: Sequence[int], spacing: Ar
 
 
 def published_map(mask: Array, spacing: Sequence[float] | None = None) -> Array:
-    """The boundary loss's map of one mask as its authors make it in their data loader, by scipy.
+    """Compute the map of one mask as the boundary loss's authors do in their data loader, by scipy.
 
-    Written from the description in Kervadec et al. 2021, doi:10.1016/j.media.2020.101851. The peer of
+    Written from the description in Kervadec et al. 2021, doi:10.1016/j.media.2020.101851. Equals
     ``convention="kervadec-literal"`` with ``empty="zero"``.
 
     Args:
@@ -132,7 +132,7 @@ def published_maps(labels: Array, classes: Sequence[int]) -> Array:
 
 
 def agreement(got: Array, reference: Array, spacing: Array, tolerance: Tolerance) -> Agreement:
-    """Compare a plain map with the oracle's; infinities and signs must be equal in any case."""
+    """Compare a plain map with the reference; infinities and signs must be equal for every tolerance."""
     finite = np.isfinite(reference)
     same_rest = np.array_equal(got[~finite], reference[~finite]) and np.array_equal(
         np.sign(got[finite]), np.sign(reference[finite])
@@ -148,14 +148,14 @@ def agreement(got: Array, reference: Array, spacing: Array, tolerance: Tolerance
 
 
 def blobs(shape: Sequence[int], *, fraction: float = 0.2, sigma: float = 6.0, seed: int = 0) -> Array:
-    """Organ-like mask: smoothed noise, the highest ``fraction`` of it, uint8."""
+    """Organ-like mask, uint8: the highest ``fraction`` of smoothed noise."""
     noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     smooth = ndimage.gaussian_filter(noise, sigma, mode="wrap")
     return (smooth > np.quantile(smooth, 1 - fraction)).astype(np.uint8)
 
 
 def one_voxel(shape: Sequence[int]) -> Array:
-    """A single foreground voxel, off the centre: the sparsest mask there is."""
+    """A single foreground voxel, not in the centre."""
     mask = np.zeros(shape, np.uint8)
     mask[tuple(size // 3 for size in shape)] = 1
     return mask
@@ -193,7 +193,7 @@ def noise(shape: Sequence[int], *, fraction: float = 0.5, seed: int = 0) -> Arra
 
 
 def hard_cases(size: int = 40) -> Iterator[Case]:
-    """Inputs that break distance transforms: sparse, dense, empty, full, flat, anisotropic, batched, 2D."""
+    """Inputs hard for distance transforms: sparse, dense, empty, full, flat, anisotropic, batched, 2D."""
     volume, flat = (size, size + 3, size - 7), (size, 2 * size + 1)
     unit = (1.0, 1.0, 1.0)
     yield _mask_case("blobs", blobs(volume, sigma=size / 12), unit)
