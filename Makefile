@@ -6,8 +6,8 @@ STAMP := $(VENV)/.installed
 NATIVE := $(wildcard fastsdm/_backends/cpp/* fastsdm/_backends/cpp/simd/*)
 CPP := $(filter %.cpp %.hpp,$(NATIVE))
 
-# Where there is no GPU the tests hold our calls to the signatures of CuPy and cuCIM, which import without CUDA.
-# Where there is one, it is its owner who installs them: for that CUDA, with all they need.
+# Without a GPU the tests compare our calls with the signatures of CuPy and cuCIM, which import without CUDA.
+# With a GPU its owner installs them, for the right CUDA version.
 ifeq ($(shell uname -s)-$(shell command -v nvidia-smi rocm-smi),Linux-)
 INTERFACES := $(BIN)/pip install --quiet --no-deps -c constraints.txt \
     cupy-cuda12x cucim-cu12 cuda-pathfinder lazy-loader
@@ -15,14 +15,14 @@ endif
 
 # HERE=1: make gpu takes $(PYTHON) as it is, with the torch, Triton, CuPy and pytest it has, and installs nothing.
 GPU_PYTHON := $(if $(HERE),$(PYTHON),$(BIN)/python)
-# No test there needs a GPU, and they import more packages than those that do.
+# These tests need no GPU, and import more packages than the GPU tests.
 WITHOUT_GPU := benchmarks cli examples integrations _backends/test_native.py data/test_mni.py
 
 # Tests that run the C++ code.
 SANITIZED := $(addprefix tests/_backends/test_,native.py native_axes.py finish.py contract.py) \
     $(addprefix tests/test_,nearest.py instances.py)
 
-# Packages behind the standard library, of which one brings an old argparse; not the sources, which -c would add.
+# Packages come after the standard library, since one brings an old argparse. The sources, which -c adds, go.
 PYTEST_WITHOUT_SITE := import os, sys; sys.path[:1] = []; sys.path.append(os.environ["PURELIB"]); \
     import pytest; sys.exit(pytest.main(sys.argv[1:]))
 
@@ -38,8 +38,8 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	# torch first: with it in place nothing else may choose another build of it.
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
-	# nnU-Net's timm wants one class of torchvision, whose wheels for Linux are built for CUDA: beside a torch for
-	# the CPU importing them fails. 0.16 is the last that imports without its operators.
+	# nnU-Net's timm needs one class of torchvision. Its Linux wheels are built for CUDA and cannot be imported
+	# with a torch for the CPU. 0.16 is the last version that imports without its operators.
 	$(BIN)/python -W ignore -c 'import torchvision' 2>/dev/null \
 	    || $(BIN)/pip install --quiet --no-deps torchvision==0.16.2
 	$(INTERFACES)
@@ -59,13 +59,13 @@ quick: $(STAMP)  ## the tests but for the slow ones and whole programs
 test-integrations: $(STAMP)  ## the integrations in real runs of MONAI, TorchIO, nnU-Net and Lightning
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/integrations
 
-# Tests that fail do not keep the benchmark, which checks its own results, from a machine that is hard to get.
+# The benchmark runs even if tests fail: it checks its own results, and a GPU may not be available again.
 gpu: $(if $(HERE),,$(STAMP))  ## on a machine with a GPU: its tests, and the benchmark into benchmarks/results/ (HERE=1: no venv)
 	$(GPU_PYTHON) -m benchmarks --gpu --find $(if $(PARTIAL),--partial)
 	@$(GPU_PYTHON) -m pytest -m gpu $(if $(WORKERS),-n $(WORKERS)) $(addprefix --ignore=tests/,$(WITHOUT_GPU)); tests=$$?; \
 	$(GPU_PYTHON) -m benchmarks --gpu $(if $(PARTIAL),--partial) $(if $(QUICK),--quick) && exit $$tests
 
-# For a GPU that is lent for minutes: what fails keeps nothing after it from running.
+# For a GPU that is available for minutes: every command runs even if an earlier one failed.
 GPU_CASES := blobs-128,batch-2-classes-4-128x128x128,blobs-256,ct-64x512x512,blobs-512
 gpu-minutes: $(if $(HERE),,$(STAMP))  ## the same in five minutes: fast tests, host, some maps, losses, steps, nearest voxels
 	$(GPU_PYTHON) -m benchmarks --gpu --find --partial

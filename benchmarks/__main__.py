@@ -149,7 +149,7 @@ def _require_cuda_backends() -> None:
             console.print(str(statuses[name]), markup=False)
         sys.exit(
             f"{', '.join(lacking)}: would be neither tested nor timed; install what is named above, with "
-            f"{sys.executable} -m pip, or go on without: --partial (make gpu PARTIAL=1)"
+            f"{sys.executable} -m pip, or continue without: --partial (make gpu PARTIAL=1)"
         )
 
 

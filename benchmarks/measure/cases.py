@@ -150,5 +150,5 @@ _CASES = (
     ),
     blob_case(512),
 )
-#: By name, smallest first: the rate seen on one case tells what the next will cost.
+#: By name, smallest first: the rate on one case predicts the time of the next.
 CASES = {case.name: case for case in sorted(_CASES, key=lambda case: case.map_voxels)}

@@ -173,7 +173,7 @@ def trial(
             prepared.run(0)  # a kernel may have to be compiled for this shape
         first_s, result = clock.timed(prepared.run, 0)
         maps = prepared.plain(result)
-    except Exception as error:  # a contender may raise anything; the others go on, and the row tells
+    except Exception as error:  # recorded in the row; the other contenders are still timed
         return Trial(replace(row, note=one_line(error), crashed=True, checked=""))
     settings.rates[contender.name] = case.map_voxels / first_s
     agreement = reference.agreement(maps, contender.tolerance, contender.half)

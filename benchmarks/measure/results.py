@@ -40,7 +40,7 @@ class Results:
         minutes: how long each part took.
         absent: peers, parts and cases that were left out, and why.
         failures: what is wrong or broke off, one line each; empty when all is well.
-        skipped: what the time allowed had no room for.
+        skipped: what was left out for lack of time.
         note: what a reader has to know beside it; added later, by hand.
     """
 

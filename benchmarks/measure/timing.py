@@ -1,6 +1,6 @@
-"""Times of several contenders, taken in turns so that a slow spell of the machine meets all of them.
+"""Times of several contenders, taken in turns so that a slow phase of the machine affects all of them.
 
-And the rate at which the machine copies memory, which bounds them all.
+Also the rate at which the machine copies memory, a lower bound for all of them.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def _bad_news(results: Results) -> list[str]:
 
 
 def skipped_by_part(results: Results) -> str:
-    """What the time allowed had no room for, in one line."""
+    """What was left out for lack of time, in one line."""
     titles: dict[str, list[str]] = {}
     for what in results.skipped:
         part, _, title = what.partition(": ")

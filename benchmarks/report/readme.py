@@ -48,7 +48,7 @@ def replaced(readme: str, results: Results, block: str) -> str:
 
 
 def marks(results: Results) -> tuple[str, str]:
-    """The lines between which the table of such a result stands."""
+    """The marks before and after the table of results for this kind of device."""
     name = f"benchmark-{_kind(results)}"
     return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.measure.environment import Environment
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; ours are the two blues.
+# Okabe and Ito's colours, safe for colour-blind readers; ours are the two blues.
 OURS, OTHERS, NEUTRAL = "#0072B2", "#D55E00", "#D9D9D9"
 _COLOURS = {
     "fastsdm native": OURS,

@@ -147,7 +147,7 @@ def affine(matrix: np.ndarray[Any, Any]) -> Warp:
 
 
 def rotation(degrees: float) -> np.ndarray[Any, Any]:
-    """About the axis (1, 1, 1), which no axis of the grid is spared by."""
+    """Rotation matrix about the axis (1, 1, 1), which moves every axis of the grid."""
     cos, third = math.cos(math.radians(degrees)), (1 - math.cos(math.radians(degrees))) / 3
     skew = math.sin(math.radians(degrees)) / math.sqrt(3)
     a, b, c = cos + third, third - skew, third + skew
@@ -212,7 +212,7 @@ def errors(maps: Comparison) -> Errors:
 
 
 def error_table(found: dict[str, Errors]) -> str:
-    """As it stands in docs/augmentation.md."""
+    """The table of docs/augmentation.md."""
     near = f"mean within {BAND:g} voxels"
     head = ("transform", "mean", near, "99th percentile", "largest", "share > 1 voxel")
     rows = [

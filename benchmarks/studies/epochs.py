@@ -76,7 +76,7 @@ def check_same(ways: dict[str, PatchDataset], sampler: PatchSampler) -> None:
         for way in STORED:
             got = ways[way][position]["distance_map"].float()
             if not torch.allclose(got, truth, rtol=1e-3, atol=0):
-                raise SystemExit(f"{way}: the map differs from the halo's, so no time is told")
+                raise SystemExit(f"{way}: the map differs from the halo's, so nothing is timed")
 
 
 def with_processor_time(run: Callable[[], object], seconds: list[float]) -> None:

@@ -77,7 +77,7 @@ def check_same(paths: Sequence[Path], ours: Path, theirs: Path) -> None:
     for path in paths:
         got, expected = np.load(ours / path.name, mmap_mode="r"), np.load(theirs / path.name, mmap_mode="r")
         if not np.allclose(got, expected, rtol=1e-6, atol=1e-6):
-            raise SystemExit(f"{path.name}: the maps differ, so no time is told")
+            raise SystemExit(f"{path.name}: the maps differ, so nothing is timed")
 
 
 def main(

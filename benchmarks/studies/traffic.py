@@ -98,7 +98,7 @@ def cucim_traffic(shape: Sequence[int], classes: int) -> Traffic:
 
 
 def report() -> str:
-    """A Markdown table of both, for the shapes that the documentation speaks of."""
+    """The table of docs/triton.md."""
     rows = []
     for shape in SHAPES:
         for classes in (1, 4):
