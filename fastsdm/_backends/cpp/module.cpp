@@ -161,9 +161,8 @@ void nearest(Labels labels, const Classes& classes, Spacing spacing, double max_
 using Filled = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Words = nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-void nearest_label(Labels labels, const Pattern& pattern, Spacing spacing,
-                   double max_distance, Words words, Filled filled, int threads,
-                   const std::optional<std::string>& isa) {
+void nearest_label(Labels labels, const Pattern& pattern, Spacing spacing, double max_distance, Words words,
+                   Filled filled, int threads, const std::optional<std::string>& isa) {
   fastsdm::Features features = features_of(labels, {pattern}, spacing, max_distance);
   bool agree =
       filled.dtype() == labels.dtype() && words.size() >= labels.shape(1) * labels.shape(2) * labels.shape(3);
