@@ -44,7 +44,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, and how: the command's options, ``labels`` None for all of the reference but 0."""
+    """What is compared, and how: the command's options, ``labels`` None for all of either volume but 0."""
 
     labels: list[int] | None
     tolerance: float
@@ -55,7 +55,7 @@ class Comparison:
     def scores(self, name: str, predicted: Path, true: Path) -> Iterator[Scores]:
         """Yield the scores of every class of one case."""
         opened = _files.open_volume(true)
-        other = _files.open_volume(predicted, opened.spacing)
+        other = _files.open_volume(predicted, opened.spacing[:1])  # the reference's counts, on every axis
         if opened.shape != other.shape:
             raise _files.FileError(
                 f"{predicted}: must have the shape of {true} {opened.shape}, got {other.shape}"
@@ -65,8 +65,8 @@ class Comparison:
         volumes = [_files.read_labels(each, mask=False, nan_as=None)[0] for each in (other, opened)]
         labels = self.labels
         if labels is None:
-            present = np.unique(volumes[1]).tolist()
-            labels = [value for value in present if value > 0 and value != self.ignore_index]
+            present = np.union1d(*(np.unique(volume) for volume in volumes)).tolist()
+            labels = [int(value) for value in present if value > 0 and value != self.ignore_index]
         pair = [tensor_from_numpy(volume, "labels").to(self.device) for volume in volumes]
         known = None if self.ignore_index is None else ~equal_labels(pair[1], self.ignore_index)
         settings = Settings(spacing=opened.spacing, use_subvoxels=self.subvoxels)
@@ -91,7 +91,7 @@ def compare(
     ],
     classes: Annotated[
         str | None,
-        typer.Option(help="A count K (labels 0 to K-1) or label values '1,3'; else all of REF but 0."),
+        typer.Option(help="A count K (labels 0 to K-1) or label values '1,3'; else all of PRED or REF but 0."),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Of the surface Dice (NSD).")] = 1.0,
     subvoxels: Annotated[
@@ -143,10 +143,7 @@ def _cases(prediction: Path, reference: Path) -> Iterator[tuple[str, Path, Path]
         raise _files.FileError(
             f"{prediction}: PRED and REF must both be files or both be folders; REF is {reference}"
         )
-    found = [
-        {_stem(path): path for path in folder.iterdir() if _files.format_of(path)}
-        for folder in (prediction, reference)
-    ]
+    found = [_by_stem(folder) for folder in (prediction, reference)]
     missing = sorted(found[1].keys() - found[0].keys())
     surplus = sorted(found[0].keys() - found[1].keys())
     problem = None
@@ -160,6 +157,15 @@ def _cases(prediction: Path, reference: Path) -> Iterator[tuple[str, Path, Path]
         raise _files.FileError(f"{reference}: both folders must hold volumes of the same names; {problem}")
     for name in sorted(found[1]):
         yield name, found[0][name], found[1][name]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    volumes: dict[str, Path] = {}
+    for path in folder.iterdir():
+        if _files.format_of(path) and volumes.setdefault(_stem(path), path) != path:
+            names = " and ".join(sorted((volumes[_stem(path)].name, path.name)))
+            raise _files.FileError(f"{folder}: must hold one volume per case, {names} are of the same")
+    return volumes
 
 
 def _check_same_grid(reference: _files.VolumeFile, prediction: _files.VolumeFile) -> None:

@@ -82,6 +82,16 @@ def test_a_class_that_one_volume_lacks_is_infinitely_far(command, tmp_path: Path
     assert in_neither["dice"] is None
 
 
+def test_a_class_that_only_the_prediction_holds_is_an_error_that_counts(command, tmp_path: Path) -> None:
+    reference = np.minimum(volumes()[1], 1)
+    paths = [write(tmp_path / "p.nii", volumes()[1]), write(tmp_path / "r.nii", reference)]
+    done = command("compare", *paths, "--out", tmp_path / "o.json")
+    assert done.exit_code == 0, done.stderr
+    shared, invented = json.loads((tmp_path / "o.json").read_text())["cases"]
+    assert (shared["label"], invented["label"]) == (1, 2)
+    assert (invented["dice"], invented["hd95"], invented["nsd"]) == (0.0, "inf", 0.0)
+
+
 def test_ignored_voxels_do_not_count(command, tmp_path: Path) -> None:
     prediction, reference = volumes()
     reference = reference.copy()
@@ -125,7 +135,17 @@ def test_refusals_are_one_line(command, tmp_path: Path) -> None:
     zeros = write(tmp_path / "z.nii", labels * 0)
     (tmp_path / "empty").mkdir()
     write(tmp_path / "full" / "x.nii", labels)
+    flat = tmp_path / "flat.npy"
+    np.save(flat, labels[0].astype(np.uint8))
+    write(tmp_path / "twice" / "x.nii", labels)
+    np.savez(tmp_path / "twice" / "x.npz", probabilities=labels)
     for arguments, message in (
+        ((one, flat), "must have the shape of"),
+        ((flat, one), "must have the shape of"),
+        (
+            (tmp_path / "twice", tmp_path / "full"),
+            "one volume per case, x.nii and x.npz are",
+        ),
         ((one, small), "must have the shape of"),
         ((one, moved), "must lie on the grid of"),
         ((one, tmp_path / "full"), "must both be files or both be folders"),
