@@ -11,10 +11,12 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
+from fastsdm._errors import shown
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 
 _FLOAT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _UNSIGNED_BITS = {torch.uint8: 8, torch.uint16: 16, torch.uint32: 32, torch.uint64: 64}
+_SIGNED = {torch.int8, torch.int16, torch.int32, torch.int64}
 
 # Squares of spacings and of their ratios stay well within float32.
 _SPACING_RANGE = (1e-12, 1e12)
@@ -32,8 +34,8 @@ _EMPTY_POLICIES = get_args(EmptyPolicy)
 
 def choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``allowed``."""
-    if value not in allowed:
-        raise ValueError(f"{name}: must be one of {', '.join(map(repr, allowed))}; got {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name}: must be one of {', '.join(map(repr, allowed))}; got {shown(value)}")
 
 
 def convention(value: str) -> None:
@@ -49,7 +51,7 @@ def empty_policy(value: str) -> None:
 def backend_name(value: object) -> None:
     """Raise TypeError unless it is a string; whether a backend has that name is the registry's to say."""
     if not isinstance(value, str):
-        raise TypeError(f"backend: must be 'auto' or the name of a backend, got {value!r}")
+        raise TypeError(f"backend: must be 'auto' or the name of a backend, got {shown(value)}")
 
 
 def is_integer(value: object) -> bool:
@@ -71,7 +73,7 @@ def integer(name: str, value: Any) -> int:
         TypeError: not an integer in the sense of :func:`is_integer`.
     """
     if not is_integer(value):
-        raise TypeError(f"{name}: must be an integer, got {value!r}")
+        raise TypeError(f"{name}: must be an integer, got {shown(value)}")
     return operator.index(value)
 
 
@@ -82,7 +84,7 @@ def flag(name: str, value: object) -> bool:
         TypeError: anything else, numbers included.
     """
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: must be True or False, got {value!r}")
+        raise TypeError(f"{name}: must be True or False, got {shown(value)}")
     return bool(value)
 
 
@@ -98,7 +100,7 @@ def number(name: str, value: object) -> float:
         if value.ndim == 0 and is_cpu and not is_bool:
             value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: must be a number, got {value!r}")
+        raise TypeError(f"{name}: must be a number, got {shown(value)}")
     return float(value)
 
 
@@ -125,9 +127,9 @@ def integers(name: str, value: object) -> np.ndarray[Any, Any]:
     try:
         held = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name}: must hold rows of equal length, got {value!r}") from error
+        raise ValueError(f"{name}: must hold rows of equal length, got {shown(value)}") from error
     if held.dtype.kind not in "iu" or _holds_bool(value):
-        raise TypeError(f"{name}: must hold integers, got {value!r}")
+        raise TypeError(f"{name}: must hold integers, got {shown(value)}")
     return held
 
 
@@ -158,11 +160,11 @@ def float_dtype(value: object) -> torch.dtype:
     if not isinstance(value, torch.dtype):
         try:
             name = "bfloat16" if value == "bfloat16" else np.dtype(value).name  # type: ignore[call-overload]  # checked here
-        except TypeError:
+        except (TypeError, ValueError):
             name = ""
         dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype) or dtype not in _FLOAT_DTYPES:
-        raise ValueError(f"dtype: must be float32, float64, float16 or bfloat16, got {value!r}")
+        raise ValueError(f"dtype: must be float32, float64, float16 or bfloat16, got {shown(value)}")
     return dtype
 
 
@@ -172,7 +174,7 @@ def target_layout(target: torch.Tensor, ndim: int, name: str = "target") -> None
         raise ValueError(
             f"{name}: must have at least {ndim} axes for spatial_dims={ndim}, got shape {tuple(target.shape)}"
         )
-    if target.is_complex() or target.is_quantized:
+    if target.dtype not in {torch.bool, *_UNSIGNED_BITS, *_SIGNED, *_FLOAT_DTYPES}:
         raise TypeError(f"{name}: must hold booleans, integers or floats, got dtype {target.dtype}")
 
 
@@ -181,9 +183,7 @@ def float_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -> 
 
     Nothing is checked where it would stall an accelerator, nor while a graph is traced or mapped over.
     """
-    if not target.is_floating_point() or target.device.type != "cpu" or torch.compiler.is_compiling():
-        return
-    if torch._C._functorch.is_batchedtensor(target):
+    if not target.is_floating_point() or not may_be_read(target):
         return
     if target.isnan().any():
         raise ValueError(f"{name}: must not contain NaN")
@@ -219,6 +219,17 @@ def integer_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -
     return target
 
 
+def may_be_read(values: torch.Tensor) -> bool:
+    """Return whether reading the values neither stalls an accelerator nor breaks a graph or a mapped batch."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    while torch._C._functorch.is_functorch_wrapped_tensor(values):  # per sample gradients wrap a batch
+        if torch._C._functorch.is_batchedtensor(values):
+            return False
+        values = torch._C._functorch.get_unwrapped(values)
+    return True
+
+
 def class_values(classes: object, dtype: torch.dtype) -> list[int]:
     """The label values that ``classes`` (how many, or which) asks for.
 
@@ -237,11 +248,12 @@ def class_values(classes: object, dtype: torch.dtype) -> list[int]:
         if count < 1:
             raise ValueError(f"classes: must be at least 1, got {classes!r}")
         if count > _LARGEST_COUNT:
-            raise ValueError(f"classes: a count must be at most {_LARGEST_COUNT}, got {classes!r}")
+            raise ValueError(f"classes: a count must be at most {_LARGEST_COUNT}, got {shown(count)}")
         values = list(range(count))
     else:
         values = _listed_values(classes)
     low, high = label_range(dtype)
+    high = min(high, 2**63 - 1)  # torch passes integers of 64 bits with a sign
     outside = [value for value in values if not low <= value <= high]
     if outside:
         raise ValueError(
@@ -355,13 +367,13 @@ def spacing_tensor(value: SpacingLike) -> torch.Tensor:
             raise TypeError(f"spacing: must hold numbers, got dtype {value.dtype}")
         return torch.from_numpy(np.array(value, dtype=np.float64))
     if isinstance(value, (bool, str)):
-        raise TypeError(f"spacing: must be a number or numbers, got {value!r}")
+        raise TypeError(f"spacing: must be a number or numbers, got {shown(value)}")
     try:
         if isinstance(value, Sequence) and not all(map(is_number, value)):
             return torch.stack([spacing_tensor(row) for row in value])
         return torch.tensor(value, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"spacing: must be a number or rows of equal length, got {value!r}") from error
+        raise TypeError(f"spacing: must be a number or rows of equal length, got {shown(value)}") from error
 
 
 def _spacing_numbers(row: Sequence[float]) -> None:

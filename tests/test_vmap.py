@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fastsdm
-from fastsdm import testing
+from fastsdm import losses, testing
 from fastsdm._backends import registry
 
 SHAPE = (6, 7, 8)
@@ -93,8 +93,25 @@ def test_gradients_beside_it() -> None:
     volumes, logits = labels(3), torch.randn(3, *SHAPE)
 
     def loss(some, target):
-        return (torch.sigmoid(some) * fastsdm.signed_distance(target > 0)).mean()
+        return (torch.sigmoid(some) * fastsdm.signed_distance(target)).mean()
 
-    mapped = torch.vmap(torch.func.grad(loss))(logits, volumes)
-    for sample in range(3):
-        torch.testing.assert_close(mapped[sample], torch.func.grad(loss)(logits[sample], volumes[sample]))
+    for target in (volumes > 0, volumes.float()):
+        mapped = torch.vmap(torch.func.grad(loss))(logits, target)
+        for sample in range(3):
+            torch.testing.assert_close(mapped[sample], torch.func.grad(loss)(logits[sample], target[sample]))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's own, of addcmul_
+@pytest.mark.parametrize("loss", [losses.BoundaryLoss, losses.HausdorffDTLoss, losses.GeneralizedSurfaceLoss])
+@pytest.mark.parametrize("as_channels", [False, True])
+def test_gradients_per_sample_of_the_losses(loss, as_channels) -> None:
+    function, volumes = loss(softmax=True), labels(3)
+    predictions = torch.randn(3, 3, *SHAPE)
+    targets = torch.stack([volumes == value for value in range(3)], 1).float() if as_channels else volumes
+
+    def of_one(prediction, target):
+        return function(prediction.unsqueeze(0), target.unsqueeze(0))
+
+    mapped = torch.vmap(torch.func.grad(of_one))(predictions, targets)
+    for prediction, target, gradient in zip(predictions, targets, mapped, strict=True):
+        torch.testing.assert_close(gradient, torch.func.grad(of_one)(prediction, target))

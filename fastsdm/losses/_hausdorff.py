@@ -130,7 +130,8 @@ def _above_half(prediction: torch.Tensor, truth: Target, out: torch.Tensor | Non
 
 def _target_and_prediction(truth: Target, prediction: torch.Tensor) -> torch.Tensor:
     """Bool ``[2, B, K, *S]``: the masks of the target, and those of the prediction above 0.5."""
-    if torch.compiler.is_compiling():  # the compiler removes the copies
+    # The compiler removes the copies, and vmap has no `out`.
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(prediction):
         return torch.stack([truth.masks(), _above_half(prediction, truth)])
     both = torch.empty((2, *prediction.shape), dtype=torch.bool, device=prediction.device)
     truth.masks(out=both[0])

@@ -200,6 +200,7 @@ def selected(tensor: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:
 def _fitting(name: str, array: object, shape: Sequence[int], device: torch.device) -> torch.Tensor:
     """Return the array as ``[B, any, *S]``; raise unless batch size, spatial shape and device fit."""
     tensor, _ = as_tensor(array, name)
+    _validate.target_layout(tensor, 0, name)
     if tensor.device != device:
         raise ValueError(f"{name}: must be on the prediction's device {device}, got {tensor.device}")
     received = tuple(tensor.shape)
@@ -218,9 +219,10 @@ def _read_labels(labels: torch.Tensor, ignored: torch.Tensor | None, channels: i
     Raises:
         ValueError: floats that are not whole, or labels that no channel stands for.
     """
-    looks = labels.device.type == "cpu" and labels.numel() > 0 and not torch.compiler.is_compiling()
+    looks = _validate.may_be_read(labels) and labels.numel() > 0
     is_float = labels.is_floating_point()
     if ignored is not None and (looks or is_float):
+        labels = labels.long() if labels.dtype in _WITHOUT_RANGES else labels  # nor does torch fill them
         labels = labels.masked_fill(ignored if ignored.shape[1] == 1 else ignored.all(dim=1, keepdim=True), 0)
     if is_float:
         if looks:
@@ -238,10 +240,8 @@ def _read_labels(labels: torch.Tensor, ignored: torch.Tensor | None, channels: i
 
 
 def _check_probabilities(masks: torch.Tensor, ignored: torch.Tensor | None) -> None:
-    """Raise for float channels outside [0, 1]; on the CPU only, since reading values stalls other devices."""
-    if torch.compiler.is_compiling() or masks.device.type != "cpu":
-        return
-    if not masks.is_floating_point() or masks.numel() == 0:
+    """Raise for float channels outside [0, 1]; only if their values may be read."""
+    if not _validate.may_be_read(masks) or not masks.is_floating_point() or masks.numel() == 0:
         return
     counted = masks if ignored is None else masks.masked_fill(ignored, 0)
     for extreme in (extreme.item() for extreme in counted.aminmax()):

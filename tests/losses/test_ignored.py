@@ -144,6 +144,16 @@ def test_an_index_the_labels_cannot_hold_finds_nothing(dtype: torch.dtype) -> No
     torch.testing.assert_close(value, losses.BoundaryLoss()(prediction, labels))
 
 
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_wide_unsigned_labels(make: Callable[..., DistanceMapLoss], dtype: torch.dtype) -> None:
+    labels = label_map(3)
+    prediction = torch.softmax(logits(labels, CLASSES), 1)
+    labels[0, :4] = IGNORED
+    loss = make(ignore_index=IGNORED)
+    torch.testing.assert_close(loss(prediction, labels.to(dtype)), loss(prediction, labels))
+
+
 def test_a_map_handed_in_is_masked_too() -> None:
     labels = label_map(3)
     prediction = torch.softmax(logits(labels, CLASSES), 1)
