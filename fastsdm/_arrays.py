@@ -29,6 +29,8 @@ def as_tensor(array: object, name: str) -> tuple[torch.Tensor, Callable[[torch.T
         TypeError: neither a torch tensor, nor a numpy array, nor a cupy array.
     """
     if isinstance(array, torch.Tensor):
+        if array.is_nested or array.layout is not torch.strided:
+            raise TypeError(f"{name}: must be a dense tensor, got layout {array.layout}; pass a dense copy")
         plain = array.detach()
         if type(plain) is not torch.Tensor:  # a subclass, such as an image with its affine
             plain = plain.as_subclass(torch.Tensor)
@@ -50,6 +52,11 @@ def tensor_from_numpy(array: np.ndarray[Any, Any], name: str) -> torch.Tensor:
     Raises:
         TypeError: a dtype that torch does not have.
     """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: must not be a masked array, whose mask would be lost; pass array.filled(label), and "
+            "that label as ignore_index"
+        )
     array = np.asarray(array)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise TypeError(f"{name}: must hold booleans, integers or floats, got dtype {array.dtype}")

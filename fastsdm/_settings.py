@@ -63,6 +63,7 @@ class MapSettings:
         classes, spacing = options.get("classes"), options.get("spacing", 1.0)
         values = None if classes is None else tuple(_validate.class_values(classes, torch.int64))
         limit = options.get("max_distance")
+        _validate.max_distance(limit)
         return cls(
             values,
             spacing_rows(spacing),
@@ -164,6 +165,8 @@ def spacing_rows(spacing: SpacingLike) -> Rows:
     if isinstance(spacing, float):  # fast path: prefetch calls this every time
         return ((float(spacing),),)
     tensor = _validate.spacing_tensor(spacing)
+    if tensor.ndim and tensor.shape[-1] == 0:
+        raise ValueError(f"spacing: must hold one number per spatial axis, got shape {tuple(tensor.shape)}")
     return tuple(map(tuple, tensor.reshape(-1, tensor.shape[-1] if tensor.ndim else 1).tolist()))
 
 

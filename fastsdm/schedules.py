@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 
 from fastsdm import _validate
+from fastsdm._errors import shown
 
 __all__ = ["Constant", "Increase", "Rebalance", "Schedule", "Shape", "Weights"]
 
@@ -72,8 +73,8 @@ class Schedule:
         Raises:
             ValueError: ``state`` is not the state of a schedule.
         """
-        if set(state) != {"steps_taken"}:
-            raise ValueError(f"state: must hold 'steps_taken' and nothing else, got {sorted(state)}")
+        if not isinstance(state, dict) or set(state) != {"steps_taken"}:
+            raise ValueError(f"state: must be a dict of 'steps_taken' and nothing else, got {shown(state)}")
         steps_taken = state["steps_taken"]
         if not _validate.is_integer(steps_taken) or steps_taken < 0:
             raise ValueError(f"state: 'steps_taken' must be an integer of at least 0, got {steps_taken!r}")

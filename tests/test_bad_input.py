@@ -34,6 +34,22 @@ MASK = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
             ValueError,
             "target: .* whole numbers, got 1.5",
         ),
+        (
+            {"target": MASK.to_sparse()},
+            TypeError,
+            "target: must be a dense tensor, got layout torch.sparse_coo",
+        ),
+        ({"target": torch.zeros(3, 4, 5).to(torch.float8_e5m2)}, TypeError, "target: .* dtype torch.float8"),
+        (
+            {"target": np.ma.masked_array(MASK.numpy(), mask=True)},
+            TypeError,
+            "target: must not be a masked array",
+        ),
+        (
+            {"target": MASK.to(torch.uint64), "classes": [2**63]},
+            ValueError,
+            "classes: .* got 9223372036854775808",
+        ),
         ({"spatial_dims": 4}, ValueError, "spatial_dims: must be 2 or 3, got 4"),
         ({"spatial_dims": np.int64(1)}, ValueError, "spatial_dims: must be 2 or 3, got .*1"),
         ({"spatial_dims": 3.0}, TypeError, "spatial_dims: must be an integer, got 3.0"),
@@ -72,7 +88,12 @@ MASK = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
             r"spacing: must be on the CPU .* spacing.cpu\(\)",
         ),
         ({"classes": 0}, ValueError, "classes: must be at least 1, got 0"),
-        ({"classes": 10**20}, ValueError, "classes: a count must be at most 16777216, got 10+"),
+        ({"classes": 2**40}, ValueError, "classes: a count must be at most 16777216, got 1099511627776"),
+        (
+            {"target": MASK.long(), "classes": 10**400},
+            ValueError,
+            "classes: a count must be at most 16777216, got 1000",
+        ),
         ({"classes": []}, ValueError, "classes: must name at least one"),
         ({"classes": [1, 2, 1]}, ValueError, r"classes: must not name a label value twice, got \[1, 2, 1\]"),
         ({"classes": [1, 256]}, ValueError, r"classes: .* dtype torch.uint8 \(0 to 255\), got 256"),
@@ -92,6 +113,14 @@ MASK = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
         ({"max_distance": float("inf")}, ValueError, "max_distance: must be positive and finite, got inf"),
         ({"max_distance": float("nan")}, ValueError, "max_distance: must be positive and finite, got nan"),
         ({"max_distance": "4"}, TypeError, "max_distance: must be None or a number, got str"),
+        ({"ignore_index": MASK}, TypeError, r"ignore_index: must be an integer, got Tensor of shape \(2, 3,"),
+        (
+            {"black_border": MASK.numpy()},
+            TypeError,
+            "black_border: must be True or False, got ndarray of shape",
+        ),
+        ({"convention": np.array(["plain", "midline"])}, ValueError, "convention: .* got ndarray of shape"),
+        ({"dtype": torch.ones(2, 2)}, ValueError, r"dtype: must be .* got Tensor of shape \(2, 2\)"),
         ({"dtype": torch.int32}, ValueError, "dtype: must be float32, .* got torch.int32"),
         ({"dtype": "int8"}, ValueError, "dtype: must be float32, .* got 'int8'"),
         ({"dtype": "no"}, ValueError, "dtype: must be float32, .* got 'no'"),
@@ -102,8 +131,9 @@ MASK = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
 )
 def test_signed_distance(arguments, error, message) -> None:
     arguments = {"target": MASK, **arguments}
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         fastsdm.signed_distance(arguments.pop("target"), **arguments)
+    assert "\n" not in str(raised.value)
 
 
 def test_bfloat16_has_no_numpy_counterpart() -> None:

@@ -89,6 +89,20 @@ def test_errors_surface_at_result_every_time(target, settings, error) -> None:
             pending.result()
 
 
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"max_distance": "far"}, TypeError, "max_distance: must be None or a number, got str"),
+        ({"max_distance": [3.0]}, TypeError, "max_distance: must be None or a number, got list"),
+        ({"max_distance": 10**400}, ValueError, "max_distance: must be at most"),
+        ({"spacing": []}, ValueError, r"spacing: must hold one number per spatial axis, got shape \(0,\)"),
+    ],
+)
+def test_settings_that_no_map_has_are_named_at_once(settings, error, message) -> None:
+    with pytest.raises(error, match=message):
+        fastsdm.prefetch(np.zeros((4, 4, 4)), **settings)
+
+
 @pytest.fixture
 def busy_worker():
     """Keep the worker thread from beginning anything else."""

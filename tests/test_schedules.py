@@ -85,8 +85,9 @@ def test_repr_builds_the_schedule_again() -> None:
         (lambda: Rebalance(shape="step"), "shape: must be one of 'linear', 'cosine'; got 'step'"),
         (
             lambda: Rebalance().load_state_dict({"alpha": 1}),
-            r"state: must hold 'steps_taken' .* got \['alpha'\]",
+            r"state: must be a dict of 'steps_taken' .* got {'alpha': 1}",
         ),
+        (lambda: Rebalance().load_state_dict(3), "state: must be a dict of 'steps_taken' .* got 3"),
         *(
             (
                 lambda steps=steps: Rebalance().load_state_dict({"steps_taken": steps}),

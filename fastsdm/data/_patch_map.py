@@ -149,9 +149,10 @@ def patch_halo(
         raise TypeError("max_distance: must be a number (it bounds the halo), got None")
     _validate.max_distance(max_distance)
     _validate.convention(convention)
-    if np.ndim(spacing) != 1:
+    row = _validate.spacing_tensor(spacing)
+    if row.ndim != 1 or len(row) == 0:
         raise ValueError(f"spacing: must be one number per spatial axis, got {spacing!r}")
-    row = _validate.spacing_rows(spacing, (), len(spacing))
+    row = row.unsqueeze(0)
     _validate.spacing_values(row)
     limit = _conventions.search_limit(convention, spacing_rows(row), max_distance)
     assert limit is not None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from fastsdm import _validate
+from fastsdm._errors import shown
 from fastsdm.data._patch_dataset import PatchDataset, PatchPosition
 from fastsdm.data._volume import PaddedSource
 
@@ -59,6 +60,10 @@ class PatchSampler(Sampler[PatchPosition]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if not isinstance(dataset, PatchDataset):
+            raise TypeError(f"dataset: must be a PatchDataset, got {type(dataset).__name__}")
+        if foreground_classes is not None:
+            foreground_classes = _labels("foreground_classes", foreground_classes)
         patches_per_epoch = _validate.integer("patches_per_epoch", patches_per_epoch)
         seed, rank = _validate.integer("seed", seed), _validate.integer("rank", rank)
         world_size = _validate.integer("world_size", world_size)
@@ -120,6 +125,12 @@ class PatchSampler(Sampler[PatchPosition]):
             start = rng.integers(0, room, endpoint=True)
         start = start - source.before
         return PatchPosition(volume, tuple(start.tolist()), int(rng.integers(2**63)))
+
+
+def _labels(name: str, values: object) -> list[int]:
+    if not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1:
+        raise TypeError(f"{name}: must be None or a sequence of label values, got {shown(values)}")
+    return [_validate.integer(name, value) for value in values]
 
 
 def _foreground_voxels(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from fastsdm import _validate
 from fastsdm._arrays import as_tensor
+from fastsdm._errors import shown
 from fastsdm._types import SpacingLike
 from fastsdm.losses._maps import spacing_of
 from fastsdm.losses._options import ClassWeights, PendingMap
@@ -166,8 +167,8 @@ class DeepSupervision(torch.nn.Module):
 
 
 def _checked_weights(weights: Sequence[float] | str) -> list[float]:
-    if isinstance(weights, str):
-        raise TypeError(f"weights: must be None or a sequence of numbers, got {weights!r}")
+    if isinstance(weights, str) or not isinstance(weights, Iterable):
+        raise TypeError(f"weights: must be None or a sequence of numbers, got {shown(weights)}")
     values = [_validate.number("weights", weight) for weight in weights]
     if not (all(0 <= value < math.inf for value in values) and any(values)):
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,6 +56,8 @@ class GeneralizedSurfaceLoss(DistanceMapLoss):
             TypeError: a count that is not a number.
             ValueError: a count that is not positive and finite.
         """
+        if not isinstance(voxel_counts, Iterable):
+            raise TypeError(f"voxel_counts: must be a sequence of numbers, got {voxel_counts!r}")
         counts = [_validate.number("voxel_counts", count) for count in voxel_counts]
         if not all(0 < count < math.inf for count in counts):
             raise ValueError(f"voxel_counts: must be positive and finite, got {list(voxel_counts)}")

@@ -11,6 +11,7 @@ import torch
 from fastsdm import _validate
 from fastsdm._arrays import as_tensor
 from fastsdm._sdm import equal_labels
+from fastsdm._settings import spacing_rows
 from fastsdm._types import SpacingLike
 
 
@@ -49,8 +50,8 @@ class Settings:
         for name in ("include_background", "use_subvoxels"):
             _validate.flag(name, getattr(self, name))
         if self.spacing is not None:
-            rows = _validate.spacing_tensor(self.spacing)
-            _validate.spacing_values(rows.reshape(-1, rows.shape[-1] if rows.ndim else 1))
+            rows = torch.tensor(spacing_rows(self.spacing), dtype=torch.float64, device="cpu")
+            _validate.spacing_values(rows)
         if self.ignore_index is not None:
             _validate.integer("ignore_index", self.ignore_index)
         if self.num_classes is not None:

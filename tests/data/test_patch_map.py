@@ -221,7 +221,14 @@ def test_bad_input(change, error, message) -> None:
 
 @pytest.mark.parametrize(
     ("spacing", "error"),
-    [(1.0, ValueError), ([[1.0, 1.0]], ValueError), ((1.0, -1.0), ValueError), (("a", "b"), TypeError)],
+    [
+        (1.0, ValueError),
+        ([], ValueError),
+        ([[1.0, 1.0]], ValueError),
+        ([[1.0], [1.0, 2.0]], TypeError),
+        ((1.0, -1.0), ValueError),
+        (("a", "b"), TypeError),
+    ],
 )
 def test_bad_spacing_of_a_halo(spacing, error) -> None:
     with pytest.raises(error, match="spacing: must"):

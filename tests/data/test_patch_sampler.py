@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from fastsdm import testing
 from fastsdm.data import PatchDataset, PatchSampler, Volume
@@ -108,6 +109,9 @@ def test_bad_sampler(change, message) -> None:
         ({"rank": 0.0}, "rank: must be an integer, got 0.0"),
         ({"world_size": 1.0}, "world_size: must be an integer, got 1.0"),
         ({"foreground": "a"}, "foreground: must be a number, got 'a'"),
+        ({"foreground_classes": 1}, "foreground_classes: must be None or a sequence of label values, got 1"),
+        ({"foreground_classes": "1"}, "foreground_classes: must be an integer, got '1'"),
+        ({"foreground_classes": [1.0]}, "foreground_classes: must be an integer, got 1.0"),
     ],
 )
 def test_arguments_of_the_wrong_type(change, message) -> None:
@@ -121,3 +125,12 @@ def test_padding_that_would_wrap_into_a_class_is_refused() -> None:
     labels = np.zeros((4, 40, 40), np.uint8)
     with pytest.raises(ValueError, match=r"pad_label: must fit .*uint8, .* from 0 to 255; got -1"):
         PatchDataset([Volume(labels, labels)], (8, 8, 8), classes=2, context=None, pad_label=-1)
+
+
+def test_foreground_classes_as_an_array_and_no_data_set() -> None:
+    dataset = PatchDataset(noisy_volumes(), (4, 4, 4), classes=2, context=None)
+    for classes in (np.array([1]), torch.tensor([1])):
+        sampler = PatchSampler(dataset, patches_per_epoch=3, foreground_classes=classes)
+        assert list(sampler) == list(PatchSampler(dataset, patches_per_epoch=3, foreground_classes=[1]))
+    with pytest.raises(TypeError, match="dataset: must be a PatchDataset, got list"):
+        PatchSampler([dataset], patches_per_epoch=3)

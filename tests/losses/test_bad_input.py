@@ -101,6 +101,18 @@ def test_arguments(arguments: dict[str, Any], message: str) -> None:
         ),
         (lambda: losses.DeepSupervision(losses.BoundaryLoss(), ["a"]), "weights: must be a number, got 'a'"),  # type: ignore[list-item]
         (
+            lambda: losses.DeepSupervision(losses.BoundaryLoss(), 1.5),
+            "weights: must be None or a sequence of numbers, got 1.5",
+        ),
+        (
+            lambda: losses.GeneralizedSurfaceLoss.inverse_frequency(5),
+            "voxel_counts: must be a sequence of numbers, got 5",
+        ),
+        (
+            lambda: losses.HausdorffDTLoss()(torch.rand(1, 2, 3, 3, 3), torch.zeros(1, 2, 3, 3, 3) + 0j),
+            "target: must hold booleans, integers or floats, got dtype torch.complex64",
+        ),
+        (
             lambda: losses.DeepSupervision(losses.BoundaryLoss(), [True]),
             "weights: must be a number, got True",
         ),

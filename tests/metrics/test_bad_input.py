@@ -62,6 +62,7 @@ SURFACE_OPTIONS = [
     ({"distance_metric": "taxicab"}, ValueError, "distance_metric: must be 'euclidean', got 'taxicab'"),
     ({"spacing": (1.0, 2.0)}, ValueError, "spacing: must be a number, 3 numbers"),
     ({"spacing": [(1.0, 1.0, 1.0)] * 3}, ValueError, r"spacing: .* got shape \(3, 3\)"),
+    ({"spacing": []}, ValueError, r"spacing: must hold one number per spatial axis, got shape \(0,\)"),
     ({"spacing": -1}, ValueError, "spacing: must be positive and finite, got -1"),
     ({"spacing": (1.0, math.nan, 1.0)}, ValueError, "spacing: must be positive and finite, got nan"),
     ({"spacing": "mm"}, TypeError, "spacing: must be a number or numbers, got 'mm'"),
