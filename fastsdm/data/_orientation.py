@@ -63,6 +63,8 @@ class RandomOrientation:
         self._flip = tuple(_validate.number("flip", probability) for probability in listed)
         if not listed or not all(0 <= probability <= 1 for probability in self._flip):
             raise ValueError(f"flip: must be a probability, or one per axis; got {flip}")
+        if not isinstance(permute, Iterable):
+            raise TypeError(f"permute: must be a sequence of axes, got {permute!r}")
         self._permute = tuple(_validate.integer("permute", axis) for axis in permute)
         if len(set(self._permute)) != len(self._permute) or any(axis < 0 for axis in self._permute):
             raise ValueError(f"permute: must name different axes, counted from 0; got {tuple(permute)}")

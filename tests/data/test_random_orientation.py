@@ -123,6 +123,7 @@ def test_other_augmentations_are_refused_with_the_way_out(tmp_path: Path) -> Non
         ((0.5, (1, 1)), SIZE, ValueError, "permute: must name different axes"),
         ((0.5, (-1, 1)), SIZE, ValueError, "permute: must name different axes"),
         ((0.5, (0.0, 1)), SIZE, TypeError, "permute: must be an integer"),
+        ((0.5, 1), SIZE, TypeError, "permute: must be a sequence of axes, got 1"),
         ((0.5, (1, 3)), SIZE, ValueError, "permute: must name axes from 0 to 2"),
         (
             (0.5, (0, 1)),
