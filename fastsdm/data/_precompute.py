@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -183,10 +184,12 @@ def _checked_settings(
 
 def _jobs(labels: Sequence[str | Path], directory: Path, suffix: str) -> list[Job]:
     jobs: dict[str, Job] = {}
-    for path, name in _found(labels):
-        if _is_map(path, directory, suffix):
+    found = [Job(path, name + suffix) for path, name in _found(labels)]
+    maps = _stored_maps(found, directory)
+    for job in found:
+        path = job.source
+        if path.resolve() in maps:
             continue
-        job = Job(path, name + suffix)
         other = jobs.setdefault(job.name, job)
         if other.source.resolve() != path.resolve():
             raise ValueError(f"labels: {other.source} and {path} would both be stored as {job.name}")
@@ -242,10 +245,19 @@ def _stem(relative: Path) -> str:
     return "/".join([*stores, last[: len(last) - len(known)]])
 
 
-def _is_map(path: Path, directory: Path, suffix: str) -> bool:
-    """Whether it is one of the maps that an earlier run stored, and no label file."""
-    is_inside = directory.resolve() in path.resolve().parents
-    return is_inside and _files.format_of(path) == suffix and (directory / MANIFEST).is_file()
+def _stored_maps(found: Sequence[Job], directory: Path) -> set[Path]:
+    """The maps that an earlier run stored, which are no labels where the directory lies among these."""
+    if not (directory / MANIFEST).is_file():
+        return set()
+    names: set[str] = set()
+    with suppress(_files.FileError):  # a run that was killed as it began
+        names.update(Manifest.read(directory).records)
+    maps = {(directory / name).resolve() for name in names}
+    # A killed run may have stored a map without a record.
+    maps.update(
+        target for job in found if (target := (directory / job.name).resolve()) != job.source.resolve()
+    )
+    return maps
 
 
 def _prepare(directory: Path, jobs: Sequence[Job]) -> None:

@@ -204,15 +204,30 @@ def test_a_store_is_known_by_its_content(tmp_path: Path, part: str) -> None:
     assert precompute(path, tmp_path / "out", classes=3).made == (made,)
 
 
-@pytest.mark.parametrize("out", ["in/maps", "in"])
+@pytest.mark.parametrize("is_recorded", [True, False])
+@pytest.mark.parametrize("out", ["in/maps", "in", "."])
 @pytest.mark.parametrize("suffix", [".zarr", ".npz"])
-def test_maps_are_not_taken_for_labels(tmp_path: Path, out: str, suffix: str) -> None:
+def test_maps_are_not_taken_for_labels(tmp_path: Path, out: str, suffix: str, is_recorded: bool) -> None:
     write_labels(tmp_path / "in", 2)
     made = precompute(tmp_path / "in", tmp_path / out, classes=3, suffix=suffix).made
     assert set(made) == {f"case0{suffix}", f"case1{suffix}"}
+    manifest = tmp_path / out / MANIFEST
+    if not is_recorded:  # a run killed between a map and its record
+        manifest.write_text(manifest.read_text().splitlines()[0] + "\n")
     for named in (tmp_path / "in", tmp_path / "in" / "**" / "case*"):
         report = precompute(named, tmp_path / out, classes=3, suffix=suffix)
-        assert (report.made, set(report.kept), report.failed) == ((), set(made), {})
+        assert ({*report.made, *report.kept}, report.failed) == (set(made), {})
+        assert is_recorded <= (report.made == ())
+    (tmp_path / "in" / "case0.npy").unlink()
+    report = precompute(tmp_path / "in", tmp_path / out, classes=3, suffix=suffix)
+    assert (report.made, report.kept) == ((), (f"case1{suffix}",))
+
+
+def test_labels_below_the_maps_stay_labels(tmp_path: Path) -> None:
+    write_labels(tmp_path / "in", 2)
+    made = precompute(tmp_path / "in", tmp_path, classes=3).made
+    for _ in range(2):
+        assert set(precompute(tmp_path / "in", tmp_path, classes=3).kept) == set(made) != set()
 
 
 def test_settings_that_differ_by_rounding_to_float32_are_the_same(tmp_path: Path) -> None:
