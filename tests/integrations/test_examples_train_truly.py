@@ -126,7 +126,7 @@ def test_report_measures_in_millimetres(capsys: pytest.CaptureFixture[str]) -> N
         core[4 : end - 1, 4:6, 4:6] = 1
         masks.append(mask)
         surfaces.append((mask - core).nonzero() * torch.tensor(SPACING))
-    report("case", *masks, SPACING, 2)
+    report("case", masks[0], masks[1], SPACING, 2)
     distances = torch.cdist(*surfaces)
     mean = torch.cat([distances.amin(dim=0), distances.amin(dim=1)]).mean().item()
     assert capsys.readouterr().out == f"case  class 1  Dice 0.800  surface distance {mean:.2f} mm\n"
