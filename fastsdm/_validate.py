@@ -220,7 +220,7 @@ def integer_labels(target: torch.Tensor, *, whole: bool, name: str = "target") -
 
 
 def may_be_read(values: torch.Tensor) -> bool:
-    """Return whether reading the values neither stalls an accelerator nor breaks a graph or a mapped batch."""
+    """Return whether the values can be read without stalling a device or breaking a graph or a vmap."""
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     while torch._C._functorch.is_functorch_wrapped_tensor(values):  # per sample gradients wrap a batch

@@ -91,7 +91,9 @@ def compare(
     ],
     classes: Annotated[
         str | None,
-        typer.Option(help="A count K (labels 0 to K-1) or label values '1,3'; else all of PRED or REF but 0."),
+        typer.Option(
+            help="A count K (labels 0 to K-1) or values '1,3'; else all that PRED or REF holds but 0."
+        ),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Of the surface Dice (NSD).")] = 1.0,
     subvoxels: Annotated[
