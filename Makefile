@@ -70,7 +70,7 @@ GPU_CASES := blobs-128,batch-2-classes-4-128x128x128,blobs-256,ct-64x512x512,blo
 gpu-minutes: $(if $(HERE),,$(STAMP))  ## the same in five minutes: fast tests, host, some maps, losses, steps, nearest voxels
 	$(GPU_PYTHON) -m benchmarks --gpu --find --partial
 	@$(GPU_PYTHON) -m pytest -m "gpu and not slow" -q $(if $(filter 0,$(WORKERS)),,-n $(or $(WORKERS),8)) $(addprefix --ignore=tests/,$(WITHOUT_GPU)); failed=$$?; \
-	$(GPU_PYTHON) -m benchmarks.studies.host --rounds 2 || failed=1; \
+	$(GPU_PYTHON) -m benchmarks.host --rounds 2 || failed=1; \
 	$(GPU_PYTHON) -m benchmarks --gpu --partial --quick --parts maps,losses,steps --cases $(GPU_CASES) --minutes 2 || failed=1; \
 	$(GPU_PYTHON) -m benchmarks.studies.registers || failed=1; exit $$failed
 

@@ -1,13 +1,13 @@
 """Microseconds that a call takes the host, apart from the kernels: the table of docs/performance.md.
 
-python -m benchmarks.studies.host [--rounds 5] [--beside BUILD]
+python -m benchmarks.host [--rounds 5] [--beside BUILD]
 
 A time is the 20th percentile of many blocks of 20 calls, then the median over rounds. The Triton rows run the
 real path on the CPU with the launches replaced by nothing. Rows with a dash are parts of the first row.
 With `--beside` a build of another commit is timed in alternation, each in a process of its own:
 
     git worktree add ../old COMMIT && pip install --no-deps --target ../old-build ../old
-    python -m benchmarks.studies.host --beside ../old-build
+    python -m benchmarks.host --beside ../old-build
 """
 
 from __future__ import annotations
@@ -192,7 +192,3 @@ def main(
             row += ["" if there is None else f"{there:.1f}", ratio]
         rows.append(row)
     print(table(["step", "us", *(["us, other build", "ratio"] if theirs else [])], rows))
-
-
-if __name__ == "__main__":
-    typer.run(main)

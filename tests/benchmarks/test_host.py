@@ -1,4 +1,4 @@
-"""`python -m benchmarks.studies.host`: every step has a time, and a build that is not there is named."""
+"""`python -m benchmarks.host`: every step has a time, and a build that is not there is named."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_step_has_a_time(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_folder_without_a_build_is_named(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.studies.host", "--beside", str(tmp_path), "--rounds", "1"]
+    command = [sys.executable, "-m", "benchmarks.host", "--beside", str(tmp_path), "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert str(tmp_path) in done.stderr

@@ -33,7 +33,7 @@ def test_five_minutes_run_everything_in_turn(tmp_path: Path) -> None:
     wanted = [
         "--find",
         "pytest -m gpu and not slow",
-        "studies.host",
+        "benchmarks.host",
         "losses,steps",
         "studies.registers",
     ]
@@ -46,7 +46,7 @@ def test_five_minutes_run_everything_in_turn(tmp_path: Path) -> None:
     assert " -n " not in ran[1]
 
 
-@pytest.mark.parametrize("failing", ["pytest", "studies.host", "--quick", "studies.registers"])
+@pytest.mark.parametrize("failing", ["pytest", "benchmarks.host", "--quick", "studies.registers"])
 def test_what_fails_keeps_nothing_from_running(tmp_path: Path, failing: str) -> None:
     ran, code = made(tmp_path, "gpu-minutes", failing=failing)
     assert code != 0
