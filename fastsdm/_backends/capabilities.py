@@ -107,20 +107,13 @@ def _available(kind: type[CapableT], name: str, device: torch.device, what: str)
         if not isinstance(chosen, kind):
             raise BackendUnavailableError(name, f"it does not compute {what}; use one of {_names(kind)}")
         return chosen
-    reasons: list[str] = []
-    for candidate in registry.auto_order(device):
-        found = registry.get(candidate)
-        if not isinstance(found, kind):
-            continue
-        reason = found.unavailable(device)
-        if reason is None:
-            if found.name == "scipy":
-                registry.warn_slow(reasons)
-            return found
-        reasons.append(f"{candidate}: {reason}")
-    raise BackendUnavailableError(
-        "auto", f"no backend computes {what} on {device}; move the labels to the CPU with .cpu()"
-    )
+    candidates = map(registry.get, registry.auto_order(device))
+    first, _ = registry.first_available((each for each in candidates if isinstance(each, kind)), device)
+    if first is None:
+        raise BackendUnavailableError(
+            "auto", f"no backend computes {what} on {device}; move the labels to the CPU with .cpu()"
+        )
+    return cast("CapableT", first)
 
 
 def _names(kind: type[Backend]) -> str:

@@ -28,6 +28,13 @@ def spacing_rows(spacing: torch.Tensor) -> SpacingRows:
     return rows[:1] if len(set(rows)) == 1 else rows
 
 
+def reason_off_the_cpu(device: torch.device) -> str | None:
+    """Return why a backend for the CPU cannot run on ``device``, and the fix; None on the CPU."""
+    if device.type == "cpu":
+        return None
+    return f"it works on CPU tensors only, the target is on {device}; move it with .cpu()"
+
+
 class Backend(Protocol):
     """Computes plain signed maps, without policy and without falling back."""
 

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from fastsdm._backends.contract import Classes, Finish, FusedBackend, SpacingRows
+from fastsdm._backends.contract import Classes, Finish, FusedBackend, SpacingRows, reason_off_the_cpu
 
 #: The kernel keeps steps along the later axes in 15 bits.
 _LONGEST_SEARCHED = 16383
@@ -35,7 +35,7 @@ class NativeBackend(FusedBackend):
     def unavailable(self, device: torch.device) -> str | None:
         """See :meth:`fastsdm._backends.contract.Backend.unavailable`."""
         if device.type != "cpu":
-            return f"it works on CPU tensors only, the target is on {device}; move it with .cpu()"
+            return reason_off_the_cpu(device)
         try:
             importlib.import_module(_EXTENSION)
         except ModuleNotFoundError:

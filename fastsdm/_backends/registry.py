@@ -1,10 +1,10 @@
-"""Which backend runs: names, what is available here, and how one is selected."""
+"""Names of the backends, which of them are available, and how one is selected."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _MODULES = {
     "native": "fastsdm._backends.native",
     "scipy": "fastsdm._backends.scipy_reference",
 }
-#: What ``auto`` tries, in this order, for a tensor on that type of device.
+#: Names that ``auto`` tries, in this order, by device type of the tensor.
 AUTO_ORDER: dict[str, tuple[str, ...]] = {
     "cuda": ("triton", "cucim", "cupy", "torch"),
     "cpu": ("native", "scipy"),
@@ -32,7 +32,7 @@ AUTO_ORDER: dict[str, tuple[str, ...]] = {
 _AUTO_ORDER_ELSEWHERE = ("torch",)
 _ENVIRONMENT_VARIABLE = "FASTSDM_BACKEND"
 
-#: What was found available, by choice and device (and kind). What was unavailable is asked for again.
+#: Backends found available, by choice and device (and kind). Unavailable ones are asked again.
 found: dict[tuple[object, ...], Backend] = {}
 _selected: ContextVar[str | None] = ContextVar("fastsdm_backend", default=None)
 
@@ -44,11 +44,11 @@ class BackendStatus:
     Attributes:
         name: what to pass as ``backend=``.
         exact: distances are exact up to float32 rounding.
-        devices: types of the devices present here on which it runs.
-        reason: why it runs nowhere here, and the fix; None where it runs somewhere.
-        automatic_on: types of the devices present here on which ``backend="auto"`` takes it.
-        instruction_set: the vector instructions of the CPU that it uses, such as "avx512"; None where it does
-            not choose them.
+        devices: types of this machine's devices on which it runs.
+        reason: why it runs on none of them, and the fix; None if it runs.
+        automatic_on: types of this machine's devices on which ``backend="auto"`` selects it.
+        instruction_set: vector instructions of the CPU that it uses, such as "avx512"; None if it does not
+            choose any.
     """
 
     name: str
@@ -60,7 +60,7 @@ class BackendStatus:
 
     @property
     def available(self) -> bool:
-        """Whether some device of this machine can use it."""
+        """Whether it runs on a device of this machine."""
         return bool(self.devices)
 
     def __str__(self) -> str:
@@ -69,22 +69,21 @@ class BackendStatus:
 
 
 def backends() -> dict[str, BackendStatus]:
-    """Return every backend by name: where it could run on this machine, or why it cannot and the fix.
+    """Return every backend by name: where it runs on this machine, or why it cannot and the fix.
 
-    Also renews the choice of ``backend="auto"``: a package that was installed after the process's first map
-    is found.
+    Also renews the choice of ``backend="auto"``, so that it finds packages installed since the first map.
     """
     found.clear()
     present = _devices_present()
-    automatic = {device.type: _first_available(device) for device in present}
+    automatic = {device.type: _automatic(device) for device in present}
     return {name: _status(get(name), present, automatic) for name in _MODULES}
 
 
 def get(name: str) -> Backend:
-    """The backend of that name, available or not.
+    """Return the backend of that name, available or not.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: unknown name.
     """
     if name not in _MODULES:
         raise ValueError(f"backend: must be 'auto' or one of {', '.join(map(repr, _MODULES))}; got {name!r}")
@@ -93,24 +92,24 @@ def get(name: str) -> Backend:
 
 
 def names() -> tuple[str, ...]:
-    """The names of all backends."""
+    """Return the names of all backends."""
     return tuple(_MODULES)
 
 
 def auto_order(device: torch.device) -> tuple[str, ...]:
-    """The names that ``auto`` tries for a tensor on ``device``, in this order."""
+    """Return the names that ``auto`` tries for a tensor on ``device``, in this order."""
     return AUTO_ORDER.get(device.type, _AUTO_ORDER_ELSEWHERE)
 
 
 def current_choice(backend: str) -> str:
-    """The name in force: an explicit one, else ``use_backend``'s, else the environment's, else 'auto'."""
+    """Return the name that counts: an explicit one, else ``use_backend``'s, the environment's or 'auto'."""
     if backend != "auto":
         return backend
     return _selected.get() or os.environ.get(_ENVIRONMENT_VARIABLE) or "auto"
 
 
 def select(backend: str, device: torch.device) -> Backend:
-    """The backend that will work on ``device``.
+    """Return the backend that will work on ``device``.
 
     Raises:
         ValueError: unknown name.
@@ -130,15 +129,23 @@ def _available(name: str, device: torch.device) -> Backend:
         if reason is not None:
             raise BackendUnavailableError(name, reason)
         return chosen
+    first, reasons = first_available(map(get, auto_order(device)), device)
+    if first is None:
+        raise BackendUnavailableError("auto", f"nothing runs on {device} ({'; '.join(reasons)})")
+    return first
+
+
+def first_available(candidates: Iterable[Backend], device: torch.device) -> tuple[Backend | None, list[str]]:
+    """Return the first candidate that can run on ``device``, and why those before it cannot."""
     reasons: list[str] = []
-    for candidate in map(get, auto_order(device)):
+    for candidate in candidates:
         reason = candidate.unavailable(device)
         if reason is None:
-            if (candidate.name, device.type) == ("scipy", "cpu"):
-                warn_slow(reasons)
-            return candidate
+            if candidate.name == "scipy":
+                _warn_slow(reasons)
+            return candidate, reasons
         reasons.append(f"{candidate.name}: {reason}")
-    raise BackendUnavailableError("auto", f"nothing runs on {device} ({'; '.join(reasons)})")
+    return None, reasons
 
 
 @contextmanager
@@ -175,7 +182,7 @@ def _status(
     )
 
 
-def _first_available(device: torch.device) -> str | None:
+def _automatic(device: torch.device) -> str | None:
     return next((name for name in auto_order(device) if get(name).unavailable(device) is None), None)
 
 
@@ -187,8 +194,8 @@ def _devices_present() -> list[torch.device]:
 _warned: set[str] = set()
 
 
-def warn_slow(reasons: Sequence[str]) -> None:
-    """Say once that scipy, hundreds of times slower, stands in for the kernel that was not built."""
+def _warn_slow(reasons: Sequence[str]) -> None:
+    """Warn once that scipy, hundreds of times slower, replaces the kernel that was not built."""
     if "scipy" in _warned:
         return
     _warned.add("scipy")

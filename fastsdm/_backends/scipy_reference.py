@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from fastsdm._backends.contract import Classes, inside
+from fastsdm._backends.contract import Classes, inside, reason_off_the_cpu
 
 
 class ScipyBackend:
@@ -18,9 +18,7 @@ class ScipyBackend:
 
     def unavailable(self, device: torch.device) -> str | None:
         """See the contract: it runs on the CPU."""
-        if device.type != "cpu":
-            return f"it works on CPU tensors only, the target is on {device}; move it with .cpu()"
-        return None
+        return reason_off_the_cpu(device)
 
     def signed_distance(
         self,
