@@ -278,3 +278,32 @@ def test_results_are_float32_whatever_torchs_default() -> None:
     finally:
         torch.set_default_dtype(default)
     assert {values.dtype for values in found} == {torch.float32}
+
+
+@pytest.mark.parametrize("backend", ["native", "scipy"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64])
+def test_channels_of_integers_are_inside_above_0(dtype, layout, backend) -> None:
+    generator = torch.Generator().manual_seed(4)
+    pair = [torch.randint(0, 2, (1, 2, 5, 6, 70), generator=generator) for _ in range(2)]
+    # MONAI counts 1 only: a mask of 255 would be empty there.
+    written = [
+        torch.where(each == 1, torch.tensor([1, torch.iinfo(dtype).max, 2, 3, 100]).repeat(14), 0)
+        for each in pair
+    ]
+    written[0][:, :, 0], written[1][:, :, 1] = -1, torch.iinfo(dtype).min
+    pair[0][:, :, 0], pair[1][:, :, 1] = 0, 0
+    given = [each.to(dtype) for each in written]
+    if layout == "channels last":
+        given = [each.movedim(1, -1).contiguous().movedim(-1, 1) for each in given]
+    for name, own in (
+        ("compute_hausdorff_distance", {"percentile": 95}),
+        ("compute_average_surface_distance", {}),
+    ):
+        got = getattr(metrics, name)(*given, include_background=True, backend=backend, **own)
+        expected = quietly(getattr(monai.metrics, name), *pair, include_background=True, **own)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=0)
+    expected = metrics.compute_dice(*(each.bool() for each in pair))
+    assert torch.equal(metrics.compute_dice(*given), expected)
+    mask = torch.tensor([0, 255], dtype=torch.uint8).repeat(1, 1, 6, 3)
+    assert metrics.compute_hausdorff_distance(mask, mask // 255, backend=backend).item() == 0
