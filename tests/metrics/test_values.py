@@ -287,10 +287,8 @@ def test_channels_of_integers_are_inside_above_0(dtype, layout, backend) -> None
     generator = torch.Generator().manual_seed(4)
     pair = [torch.randint(0, 2, (1, 2, 5, 6, 70), generator=generator) for _ in range(2)]
     # MONAI counts 1 only: a mask of 255 would be empty there.
-    written = [
-        torch.where(each == 1, torch.tensor([1, torch.iinfo(dtype).max, 2, 3, 100]).repeat(14), 0)
-        for each in pair
-    ]
+    values = torch.tensor([1, torch.iinfo(dtype).max, 2, 3, 100]).repeat(14)
+    written = [torch.where(each == 1, values, 0) for each in pair]
     written[0][:, :, 0], written[1][:, :, 1] = -1, torch.iinfo(dtype).min
     pair[0][:, :, 0], pair[1][:, :, 1] = 0, 0
     given = [each.to(dtype) for each in written]
