@@ -20,7 +20,7 @@ WITHOUT_GPU := benchmarks cli examples integrations _backends/test_native.py dat
 
 # Tests that run the C++ code.
 SANITIZED := $(addprefix tests/_backends/test_,native.py native_axes.py finish.py contract.py) \
-    $(addprefix tests/test_,nearest.py instances.py)
+    $(addprefix tests/test_,nearest.py instances.py) tests/metrics/test_native_surfaces.py
 
 # Packages come after the standard library, since one brings an old argparse. The sources, which -c adds, go.
 PYTEST_WITHOUT_SITE := import os, sys; sys.path[:1] = []; sys.path.append(os.environ["PURELIB"]); \
