@@ -49,7 +49,7 @@ def surface_distances(
         prediction: ``[C, *S]`` on the CPU, with 2 or 3 spatial axes, any strides; bool, integers, float32 or
             float64.
         reference: likewise.
-        classes: channel and label value of each class; with None for the value, all labels but 0, or floats
+        classes: channel and label value of each class; with None for the value, labels above 0, or floats
             above 0.5.
         spacing: voxel size along each axis.
         use_subvoxels: the surface passes between the voxels, and its elements are cells of 2 x 2 (x 2) voxels
@@ -96,7 +96,4 @@ def _as_solid(volume: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def _pattern(value: int | None, dtype: torch.dtype) -> tuple[int, int] | None:
-    if dtype.is_floating_point:
-        return None
-    # As in MONAI's metrics, and unlike in maps, negative values are inside.
-    return (1, 2 ** (8 * dtype.itemsize) - 2) if value is None else pattern(value, dtype)
+    return None if dtype.is_floating_point else pattern(value, dtype)

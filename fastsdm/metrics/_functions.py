@@ -35,7 +35,7 @@ def compute_hausdorff_distance(
     values are those of ``monai.metrics.compute_hausdorff_distance``, whose arguments come first.
 
     Args:
-        y_pred: prediction, one channel per class ``[B, C, *S]``, inside where non-zero (floats: above 0.5);
+        y_pred: prediction, one channel per class ``[B, C, *S]``, inside above 0 (floats: above 0.5);
             or with ``num_classes`` a label map ``[B, *S]`` or ``[B, 1, *S]``. 2 or 3 spatial axes.
         y: reference, like ``y_pred``, on the same device.
         include_background: whether class 0 counts.

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import torch
 
 from fastsdm import _validate
-from fastsdm._arrays import as_tensor
+from fastsdm._arrays import above_zero, as_tensor
 from fastsdm._sdm import equal_labels
 from fastsdm._settings import spacing_rows
 from fastsdm._types import SpacingLike
@@ -132,7 +132,7 @@ class Inputs:
             yield column, prediction, reference
 
     def volumes(self, sample: int) -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, int | None]]]:
-        """Both volumes ``[C, *S]``, and channel and label (None: not 0) of every class that counts."""
+        """Both volumes ``[C, *S]``, and channel and label (None: above 0) of every class that counts."""
         if self.ignore_index is None:
             pair = self.prediction[sample], self.reference[sample]
             return *pair, [(0, value) if self.is_labels else (value, None) for _, value in self.counted]
@@ -147,7 +147,7 @@ class Inputs:
             return equal_labels(whole[0], value)
         channel = whole[value]
         _validate.float_labels(channel, whole=False, name=name)
-        return channel > 0.5 if channel.is_floating_point() else channel != 0
+        return channel > 0.5 if channel.is_floating_point() else above_zero(channel)
 
     def _known(self, sample: int) -> torch.Tensor | None:
         if self.ignore_index is None:
