@@ -14,12 +14,13 @@ constexpr int kStepBits = 6, kFarBits = 15;
 static_assert(kSquareShift == 3 * kStepBits, "");
 constexpr std::int32_t kHalf = 1 << (kStepBits - 1);
 // Makes the steps of a near word positive.
-constexpr std::int32_t kHalves = kHalf << 2 * kStepBits | kHalf << kStepBits | kHalf;
+constexpr std::uint32_t kHalves = kHalf << 2 * kStepBits | kHalf << kStepBits | kHalf;
 constexpr std::int32_t kFar = 1 << 30;
 
 // `axis` counts from the scanned one.
 inline std::int32_t near_steps(std::int32_t word, int axis) {
-  return ((word + kHalves) >> axis * kStepBits & (2 * kHalf - 1)) - kHalf;
+  const std::uint32_t fields = static_cast<std::uint32_t>(word) + kHalves;  // a far word may wrap around
+  return static_cast<std::int32_t>(fields >> axis * kStepBits & (2 * kHalf - 1)) - kHalf;
 }
 inline std::int32_t far_steps(std::int32_t word, int axis) {
   const auto bits = static_cast<std::uint32_t>(word) << (32 - (axis + 1) * kFarBits);
