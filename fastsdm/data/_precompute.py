@@ -253,10 +253,10 @@ def _stored_maps(found: Sequence[Job], directory: Path) -> set[Path]:
     with suppress(_files.FileError):  # a run that was killed as it began
         names.update(Manifest.read(directory).records)
     maps = {(directory / name).resolve() for name in names}
-    # A killed run may have stored a map without a record.
-    maps.update(
-        target for job in found if (target := (directory / job.name).resolve()) != job.source.resolve()
-    )
+    for job in found:  # a killed run may have stored a map without a record
+        target = (directory / job.name).resolve()
+        if target != job.source.resolve():
+            maps.add(target)
     return maps
 
 

@@ -193,7 +193,9 @@ def test_a_running_process_keeps_its_directory(tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     with _files.whole_directory(out) as temporary:
         (temporary / "zarr.json").write_text("running")
-        _files.remove_leftovers(tmp_path)
+        replaced = store(tmp_path / f"{_REPLACED}out.zarr", "old")
+        assert _files.remove_leftovers(tmp_path) == []
+        assert replaced.exists(), "the process is between its two renames"
         with (
             pytest.raises(_files.FileError, match="another process is writing it"),
             _files.whole_directory(out),

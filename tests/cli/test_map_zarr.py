@@ -180,6 +180,14 @@ def test_negative_labels_of_a_mask(command, tmp_path: Path) -> None:
     )
 
 
+def test_a_mask_of_negative_labels_only_is_empty(command, tmp_path: Path) -> None:
+    labels = np.zeros((6, 7, 8), np.int16)
+    labels[2:4] = -1
+    done = command("map", stored(tmp_path / "in.zarr", labels), tmp_path / "out.zarr")
+    assert "the mask has no inside voxel" in done.stdout
+    assert np.isinf(zarr.open_array(tmp_path / "out.zarr", mode="r")[...]).all()
+
+
 def bad_stores(directory: Path, labels: np.ndarray) -> None:
     stored(directory / "good.zarr", labels)
     (directory / "link.zarr").symlink_to(directory / "good.zarr")

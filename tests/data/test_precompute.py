@@ -158,6 +158,7 @@ def test_zarr_stores_are_labels_in_folders_and_patterns(tmp_path: Path) -> None:
     stores = [in_store(path) for path in write_labels(tmp_path / "in", 2)]
     (tmp_path / "in" / "more").mkdir()
     np.save(tmp_path / "in" / "more" / "other.npy", labels(2))
+    np.save(stores[0] / "inner.npy", labels(3))
     broken = tmp_path / "in" / "broken.zarr"
     broken.mkdir()
     (tmp_path / "in" / f"{PARTIAL}gone.zarr").mkdir()
@@ -169,7 +170,7 @@ def test_zarr_stores_are_labels_in_folders_and_patterns(tmp_path: Path) -> None:
         maps = np.load(tmp_path / "out" / f"{store.stem}.npy")
         assert np.array_equal(maps, expected(store, classes=3).numpy())
         assert StoredMaps(tmp_path / "out").of(store).shape == (3, *SHAPE)
-    for pattern in ("*.zarr", "case*", "**/*.zarr", "**/case*"):
+    for pattern in ("*.zarr", "case*", "**/*.zarr", "**/c*"):
         report = precompute(tmp_path / "in" / pattern, tmp_path / pattern[-4:], classes=3, suffix=".zarr")
         assert {"case0.zarr", "case1.zarr"} == {*report.made, *report.kept}, pattern
         assert set(report.failed) <= {str(broken)}, "parts of a store are no labels"
