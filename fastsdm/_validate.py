@@ -16,7 +16,8 @@ from fastsdm._types import Convention, EmptyPolicy, SpacingLike
 
 _FLOAT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _UNSIGNED_BITS = {torch.uint8: 8, torch.uint16: 16, torch.uint32: 32, torch.uint64: 64}
-_SIGNED = {torch.int8, torch.int16, torch.int32, torch.int64}
+_SIGNED = (torch.bool, torch.int8, torch.int16, torch.int32, torch.int64)
+_LABEL_DTYPES = {*_SIGNED, *_UNSIGNED_BITS, *_FLOAT_DTYPES}
 
 # Squares of spacings and of their ratios stay well within float32.
 _SPACING_RANGE = (1e-12, 1e12)
@@ -174,7 +175,7 @@ def target_layout(target: torch.Tensor, ndim: int, name: str = "target") -> None
         raise ValueError(
             f"{name}: must have at least {ndim} axes for spatial_dims={ndim}, got shape {tuple(target.shape)}"
         )
-    if target.dtype not in {torch.bool, *_UNSIGNED_BITS, *_SIGNED, *_FLOAT_DTYPES}:
+    if target.dtype not in _LABEL_DTYPES:
         raise TypeError(f"{name}: must hold booleans, integers or floats, got dtype {target.dtype}")
 
 
@@ -245,10 +246,9 @@ def class_values(classes: object, dtype: torch.dtype) -> list[int]:
         )
     if is_integer(classes):
         count = integer("classes", classes)
-        if count < 1:
-            raise ValueError(f"classes: must be at least 1, got {classes!r}")
-        if count > _LARGEST_COUNT:
-            raise ValueError(f"classes: a count must be at most {_LARGEST_COUNT}, got {shown(count)}")
+        if not 1 <= count <= _LARGEST_COUNT:
+            rule = "must be at least 1" if count < 1 else f"a count must be at most {_LARGEST_COUNT}"
+            raise ValueError(f"classes: {rule}, got {shown(count)}")
         values = list(range(count))
     else:
         values = _listed_values(classes)
