@@ -152,11 +152,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     out = npy.with_name("out.npy")
     out.write_text("old")
 
-    def save_half(file, array) -> None:
+    def save_half(file, header) -> None:
         file.write(b"half")
         raise error
 
-    monkeypatch.setattr(np, "save", save_half)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", save_half)
     done = command("map", npy, out, "--force")
     assert done.exit_code != 0
     assert isinstance(error, KeyboardInterrupt) or "disk full" in done.stderr
