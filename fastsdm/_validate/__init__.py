@@ -1,0 +1,63 @@
+"""Checks at the public boundary: every message names the argument, the rule and the value received."""
+
+from fastsdm._validate.labels import (
+    LARGEST_FLOAT_LABEL,
+    ROUNDING,
+    class_values,
+    float_labels,
+    integer_labels,
+    label_range,
+    label_value,
+    may_be_read,
+    target_layout,
+)
+from fastsdm._validate.spacing import (
+    spacing_row,
+    spacing_rows,
+    spacing_tensor,
+    spacing_values,
+)
+from fastsdm._validate.values import (
+    backend_name,
+    choice,
+    convention,
+    empty_policy,
+    flag,
+    float_dtype,
+    integer,
+    integers,
+    is_integer,
+    is_number,
+    max_distance,
+    number,
+    spatial_dims,
+)
+
+__all__ = [
+    "LARGEST_FLOAT_LABEL",
+    "ROUNDING",
+    "backend_name",
+    "choice",
+    "class_values",
+    "convention",
+    "empty_policy",
+    "flag",
+    "float_dtype",
+    "float_labels",
+    "integer",
+    "integer_labels",
+    "integers",
+    "is_integer",
+    "is_number",
+    "label_range",
+    "label_value",
+    "max_distance",
+    "may_be_read",
+    "number",
+    "spacing_row",
+    "spacing_rows",
+    "spacing_tensor",
+    "spacing_values",
+    "spatial_dims",
+    "target_layout",
+]
