@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from fastsdm import _validate
 from fastsdm._arrays import ArrayT, above_zero, as_tensor
 from fastsdm._operator import signed_distance_operator
+from fastsdm._settings import MapOptions
 from fastsdm._types import Convention, EmptyPolicy, SpacingLike
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def signed_distance(
@@ -131,71 +135,47 @@ def distance_transform(
     distances = _checked_map(
         tensor,
         "mask",
+        region,
         classes=[0],
         spatial_dims=spatial_dims,
         spacing=spacing,
         convention="plain",
-        empty="inf",
         max_distance=max_distance,
-        dtype=None,
         backend=backend,
-        region=region,
     )
     return cast("ArrayT", restore(distances.clamp_(min=0).reshape(shape)))
 
 
 def signed_distance_region(
-    labels: torch.Tensor,
-    start: Sequence[int],
-    size: Sequence[int],
-    *,
-    classes: int | Sequence[int] | None,
-    spacing: SpacingLike,
-    convention: Convention,
-    max_distance: float,
-    ignore_index: int | None,
-    dtype: object,
-    backend: str,
+    labels: torch.Tensor, start: Sequence[int], size: Sequence[int], **options: Unpack[MapOptions]
 ) -> torch.Tensor:
     """Compute the clamped map of volumes ``[B, *S]``, cut to the region from ``start`` of shape ``size``.
 
-    Some backends compute only what the region needs. The region must lie inside the volumes. The other
-    arguments are those of :func:`signed_distance`; an absent or full class is ``max_distance`` away.
+    Some backends compute only what the region needs. The region must lie inside the volumes. An absent or
+    full class is ``max_distance`` away.
 
     Returns:
         ``[B, *size]`` for masks, ``[B, K, *size]`` with ``classes``.
     """
-    return _checked_map(
-        labels,
-        "labels",
-        classes=classes,
-        spatial_dims=len(size),
-        spacing=spacing,
-        convention=convention,
-        empty="inf",
-        max_distance=max_distance,
-        ignore_index=ignore_index,
-        dtype=dtype,
-        backend=backend,
-        region=(start, size),
-    )
+    options |= {"spatial_dims": len(size), "empty": "inf"}
+    return _checked_map(labels, "labels", (start, size), **options)
 
 
 def _checked_map(
     labels: torch.Tensor,
     name: str,
+    region: tuple[Sequence[int], Sequence[int]] | None = None,
     *,
-    classes: int | Sequence[int] | None,
-    spatial_dims: int,
-    spacing: SpacingLike,
-    convention: str,
-    empty: str,
-    max_distance: float | None,
-    dtype: object,
-    backend: str,
+    classes: int | Sequence[int] | None = None,
+    spatial_dims: int = 3,
+    spacing: SpacingLike = 1.0,
+    convention: Convention = "kervadec",
+    empty: EmptyPolicy = "inf",
+    max_distance: float | None = None,
     ignore_index: int | None = None,
     black_border: bool = False,
-    region: tuple[Sequence[int], Sequence[int]] | None = None,
+    dtype: object = None,
+    backend: str = "auto",
 ) -> torch.Tensor:
     spatial_dims = _validate.spatial_dims(spatial_dims)
     _validate.backend_name(backend)

@@ -109,17 +109,14 @@ def signed_distance_patch(
         parts, restores = zip(
             *(as_tensor(volumes[i].read(blocks[i].slices), "labels") for i in members), strict=True
         )
+        options["spacing"] = [rows[i] for i in members]
         batch = signed_distance_region(
             _stacked(parts),
             blocks[members[0]].offset,
             size,
             classes=classes,
-            spacing=[rows[i] for i in members],
             max_distance=max_distance,
-            convention=convention,
-            ignore_index=options.get("ignore_index"),
-            dtype=options.get("dtype"),
-            backend=options.get("backend", "auto"),
+            **options,
         )
         if len(members) == len(blocks):
             return restores[0](batch[0] if is_single else batch)
