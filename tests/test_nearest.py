@@ -203,7 +203,7 @@ def test_native_takes_the_labels_of_the_voxels_it_finds(isa, threads, shape, dty
         got = native.nearest_label(labels, background, rows, limit, isa=isa, threads=threads)
         assert got.dtype == dtype
         is_background = torch.from_numpy(values == background)
-        at = native.nearest(is_background, None, rows, limit, isa=isa)[:, 0]
+        at = native.nearest(is_background, [None], rows, limit, isa=isa)[:, 0]
         place = sum(at[:, axis].long() * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
         taken = flat.gather(1, place.clamp(min=0).flatten(1)).view_as(is_background)
         expected = torch.where(is_background & (at[:, 0] >= 0), taken, torch.from_numpy(values))
