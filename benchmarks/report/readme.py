@@ -71,7 +71,7 @@ def block(results: Results, json_path: Path, root: Path) -> str:
     backends = " or ".join(f"`{name}`" for name in sorted(names))
     parts.append(
         f"Medians on {here.where}, commit {here.commit}, backend {backends}, after every result was checked. "
-        f"`2.0x` is twice as long as fastsdm in the same run. [Command and all figures]({report})."
+        f"`2.0x` took twice as long as fastsdm in the same run. [Command and all figures]({report})."
         + (f" {results.note}" if results.note else "")
     )
     return "\n\n".join(parts)

@@ -16,9 +16,9 @@ from fastsdm._errors import BackendUnavailableError
 from fastsdm._warn import warn_caller
 
 _MODULES = {
+    "triton": "fastsdm._backends.triton_launcher",
     "cucim": "fastsdm._backends.cucim",
     "cupy": "fastsdm._backends.cupy",
-    "triton": "fastsdm._backends.triton_launcher",
     "torch": "fastsdm._backends.separable",
     "jump-flooding": "fastsdm._backends.jump_flooding",
     "native": "fastsdm._backends.native",

@@ -205,6 +205,8 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def _reason_against(device: torch.device) -> str | None:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return "torch finds no CUDA or ROCm device; check the driver and that torch is a GPU build"
     try:
         kernels = importlib.import_module(_KERNELS)
     except ImportError as error:
@@ -216,8 +218,6 @@ def _reason_against(device: torch.device) -> str | None:
             f"it compiles for CUDA and ROCm devices, the target is on {device}; move it there, or set "
             "TRITON_INTERPRET=1 before the first use to interpret the kernels on the CPU (slow)"
         )
-    if not torch.cuda.is_available():
-        return "torch finds no CUDA or ROCm device; check the driver and that torch is a GPU build"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < _OLDEST_CAPABILITY:
         found = ".".join(map(str, torch.cuda.get_device_capability(device)))
         return f"compute capability {found}, Triton needs 8.0 or newer; use backend 'cucim' or 'cupy'"
