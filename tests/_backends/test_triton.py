@@ -229,6 +229,7 @@ def described(calls):
 
 
 def test_without_triton_it_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "fastsdm._backends.triton_kernels", raising=False)
     reason = TritonBackend().unavailable(torch.device("cuda"))
@@ -278,5 +279,6 @@ def test_a_c_compiler_is_asked_for(monkeypatch) -> None:
 def test_interpreted_kernels_stay_on_the_cpu(monkeypatch) -> None:
     pytest.importorskip("triton")
     monkeypatch.setattr(triton_launcher, "_interpreted", lambda kernels: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert TritonBackend().unavailable(torch.device("cpu")) is None
     assert "unset it" in str(TritonBackend().unavailable(torch.device("cuda", 0)))
