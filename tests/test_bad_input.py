@@ -126,7 +126,7 @@ MASK = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
         ({"dtype": "no"}, ValueError, "dtype: must be float32, .* got 'no'"),
         ({"backend": None}, TypeError, "backend: must be 'auto' or the name of a backend, got None"),
         ({"backend": torch.device("cpu")}, TypeError, "backend: must be .* got device"),
-        ({"backend": "cuda"}, ValueError, "backend: must be 'auto' or one of 'cucim', .* got 'cuda'"),
+        ({"backend": "cuda"}, ValueError, "backend: must be 'auto' or one of 'triton', .* got 'cuda'"),
     ],
 )
 def test_signed_distance(arguments, error, message) -> None:
